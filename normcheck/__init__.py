@@ -1,0 +1,111 @@
+"""normcheck: which normalization layer breaks in low precision, at which step, and with how much room left.
+
+The public names are loaded when they are first used (PEP 562): ``import normcheck`` reads no table and loads
+neither numpy, torch nor numba.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from normcheck.analysis.rules import Rule
+    from normcheck.analysis.simulate import simulate
+    from normcheck.arithmetic.formats import Format
+    from normcheck.arithmetic.rounding import round_to
+    from normcheck.errors import NormcheckError, UsageError
+    from normcheck.layers.sources import Distribution
+    from normcheck.norms.emulate import emulate
+    from normcheck.norms.implementations import Implementation
+    from normcheck.norms.table import Norm
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "NormcheckError",
+    "UsageError",
+    "__version__",
+    "distributions",
+    "emulate",
+    "formats",
+    "implementations",
+    "norms",
+    "round_to",
+    "rules",
+    "simulate",
+]
+
+_HOMES = {
+    "NormcheckError": "normcheck.errors",
+    "UsageError": "normcheck.errors",
+    "emulate": "normcheck.norms.emulate",
+    "round_to": "normcheck.arithmetic.rounding",
+    "simulate": "normcheck.analysis.simulate",
+}
+"""The module of each public name that is not defined here, under the same name."""
+
+
+def formats() -> tuple[Format, ...]:
+    """Return the table of floating-point formats, without the user's own ``eXmY``."""
+    from normcheck.arithmetic.formats import FORMATS
+
+    return FORMATS
+
+
+def implementations() -> tuple[Implementation, ...]:
+    """Return the table of implementations: the format, order and algorithm of each step of a norm."""
+    from normcheck.norms.implementations import IMPLEMENTATIONS
+
+    return tuple(IMPLEMENTATIONS.values())
+
+
+def distributions() -> tuple[Distribution, ...]:
+    """Return the table of distributions, without those of scipy.stats, which go by scipy's names."""
+    from normcheck.layers.sources import DISTRIBUTIONS
+
+    return tuple(DISTRIBUTIONS.values())
+
+
+def rules() -> tuple[Rule, ...]:
+    """Return the table of rules: what makes a finding of a figure."""
+    from normcheck.analysis.rules import RULES
+
+    return RULES
+
+
+class _CallablePackage(ModuleType):
+    """The subpackage `normcheck.norms`, which is the public function ``normcheck.norms()`` as well.
+
+    Importing any submodule of `normcheck.norms` makes Python bind the subpackage to that name, over whatever
+    function stood there. So the subpackage itself can be called.
+    """
+
+    def __call__(self) -> tuple[Norm, ...]:
+        """Return the table of norms: where x statistic x centred."""
+        from normcheck.norms.table import NORMS
+
+        return tuple(NORMS.values())
+
+
+if TYPE_CHECKING:
+    norms = _CallablePackage("normcheck.norms")
+else:
+    from normcheck import norms
+
+    norms.__class__ = _CallablePackage
+
+    def __getattr__(name: str) -> Any:
+        """Load a public name from its module; hidden from type checkers, which see the imports above."""
+        try:
+            home = _HOMES[name]
+        except KeyError:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+        value = globals()[name] = getattr(importlib.import_module(home), name)
+        return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,91 @@
+"""From a study to results and findings: the one place where totals become a report's figures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from normcheck.analysis.engine import Reference, Remembered, Runner, Study, run
+from normcheck.analysis.headroom import headroom
+from normcheck.analysis.rules import Case, findings_of, verdict_of
+from normcheck.analysis.safe_scale import safe_scale
+from normcheck.results import Input, Representation, Result, ScaleRatio, Shape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Literal
+
+    from normcheck.analysis.totals import Totals
+    from normcheck.arithmetic.rounding import Rounding
+    from normcheck.results import Finding
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What a result says of its settings beside its figures."""
+
+    layer: str | None
+    precision: str
+    mode: Literal["train", "eval"]
+    params: str
+    constant: Literal["paper", "exact"] | None
+    k: int | None
+    eps_source: Literal["module", "config", "option", "assumed"]
+    source: str
+    assumed: bool
+
+
+_MEASURING, _SEARCHING = 0.3, 0.7
+"""Shares of the progress bar: the run itself, and the search for the safe scale."""
+
+
+def assemble(
+    study: Study, labels: Labels, rounding: Rounding, *, jobs: int | None = None, progress: Callable[[float], None] | None = None
+) -> list[tuple[Result, list[Finding]]]:
+    """Run a study and return, for each implementation, the result and its findings."""
+    report = progress or (lambda _fraction: None)
+    study = replace(study, source=Remembered(study.source))
+    block = run(study, jobs=jobs, progress=lambda f: report(_MEASURING * f))
+    out = []
+    for place, (runner, totals) in enumerate(zip(study.runners, block.totals, strict=True)):
+        def searching(fraction: float, place: int = place) -> None:
+            report(_MEASURING + _SEARCHING * (place + fraction) / len(study.runners))
+
+        result = _result(study, runner, totals, block.reference, labels, jobs, searching)
+        findings = findings_of(Case(result, runner.implementation, rounding))
+        out.append((replace(result, verdict=verdict_of(result, findings)), findings))
+    return out
+
+
+def _result(
+    study: Study, runner: Runner, totals: Totals, reference: Reference, labels: Labels, jobs: int | None, progress: Callable[[float], None]
+) -> Result:
+    room = headroom(totals)
+    scale = safe_scale(study, runner, totals, room.overflow_bits, jobs, progress)
+    g = study.grouping
+    return Result(
+        layer=labels.layer, norm=study.norm.name, precision=labels.precision, implementation=runner.implementation.name,
+        mode=labels.mode, params=labels.params, constant=labels.constant, k=labels.k, shape=Shape(groups=g.groups, size=g.size),
+        eps=study.eps, eps_on=study.norm.statistic.eps_on, eps_source=labels.eps_source,
+        input=Input(source=labels.source, assumed=labels.assumed, rows=g.groups, elements=g.groups * g.size),
+        steps=tuple(total.step(name) for name, total in totals.steps.items()),
+        **totals.tallies(),
+        rows=totals.rows(), worst_rows=tuple(totals.worst), statistic=totals.statistic(), deviation=totals.deviation(),
+        representation=_representation(reference), scale_ratio=_scale_ratio(reference),
+        headroom=room, safe_scale=scale, verdict="ok",
+    )
+
+
+def _representation(reference: Reference) -> Representation:
+    yy = reference.representation_yy
+    relative = math.sqrt(reference.representation_ee / yy) if yy else 0.0
+    return Representation(max_abs=reference.representation_max, relative_rms=relative)
+
+
+def _scale_ratio(reference: Reference) -> ScaleRatio:
+    if not reference.ratio_rows:
+        return ScaleRatio(mean=math.nan, cv=math.nan)
+    mean = reference.ratio / reference.ratio_rows
+    spread = max(reference.ratio_squared / reference.ratio_rows - mean**2, 0.0)
+    return ScaleRatio(mean=mean, cv=math.sqrt(spread) / mean)

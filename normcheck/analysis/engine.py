@@ -1,0 +1,379 @@
+"""Runs one norm in one precision under several implementations, block by block of rows, against one reference."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from normcheck.analysis import deviation as dev
+from normcheck.analysis.totals import EPS_DOMINATES, KINDS, Totals, worst_of
+from normcheck.arithmetic.emulated import Emulated, Machine
+from normcheck.arithmetic.events import FLAG_INVALID, FLAG_OVERFLOW, FLAG_UNDERFLOW, no_events
+from normcheck.arithmetic.exact import Exact
+from normcheck.arithmetic.operations import elementwise, require_subnormals
+from normcheck.arithmetic.rounding import NEAREST, carried_by_float32
+from normcheck.arithmetic.values import PART, Elements, PerRow
+from normcheck.norms.forward import Outputs, Problem, forward
+from normcheck.norms.implementations import IMPLEMENTATIONS, Implementation
+from normcheck.norms.variance import VARIANCES
+from normcheck.results import WorstRow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from normcheck.arithmetic.formats import Format
+    from normcheck.norms.parameters import Parameters
+    from normcheck.norms.table import Grouping, Norm
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+BLOCK = 1 << 17
+"""Elements of a block: with its intermediates it stays in the last-level cache, and Python's share stays small."""
+
+_REFERENCE = IMPLEMENTATIONS["wide"]
+"""The algorithm of the reference (two-pass, centred); its formats mean nothing to the exact arithmetic."""
+
+
+class Source(Protocol):
+    """Where elements come from."""
+
+    def draw(self, grouping: Grouping, row_start: int, row_stop: int, start: int, stop: int) -> Array:
+        """Return elements [start, stop) of rows [row_start, row_stop), (rows, m), float32 or float64."""
+        ...
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A source times a factor."""
+
+    source: Source
+    factor: float
+
+    def draw(self, grouping: Grouping, row_start: int, row_stop: int, start: int, stop: int) -> Array:
+        """The source's elements times the factor, in their own type."""
+        x = self.source.draw(grouping, row_start, row_stop, start, stop)
+        with np.errstate(over="ignore", under="ignore"):
+            return x * x.dtype.type(self.factor)
+
+
+_REMEMBERED = 1 << 24
+"""Elements (64 MiB of float32) up to which a source's values are kept: the search for the safe scale asks often."""
+
+
+class Remembered:
+    """A source whose values are drawn once, where they are few enough to be kept."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._drawn: dict[tuple[Any, ...], Array] = {}
+
+    def draw(self, grouping: Grouping, row_start: int, row_stop: int, start: int, stop: int) -> Array:
+        """The source's elements."""
+        if grouping.groups * grouping.size > _REMEMBERED:
+            return self.source.draw(grouping, row_start, row_stop, start, stop)
+        key = (grouping, row_start, row_stop, start, stop)
+        if key not in self._drawn:
+            self._drawn[key] = self.source.draw(grouping, row_start, row_stop, start, stop)
+        return self._drawn[key]
+
+
+@dataclass(frozen=True)
+class Runner:
+    """One implementation, with the machine that its roles resolve to."""
+
+    implementation: Implementation
+    machine: Machine
+
+
+@dataclass(frozen=True)
+class Study:
+    """One norm on one input in one precision: what all its implementations share.
+
+    parameters: as given, for the reference. stored: as they are in the format of the parameters.
+    """
+
+    norm: Norm
+    grouping: Grouping
+    io: Format
+    source: Source
+    eps: float
+    scale: float
+    k: int
+    parameters: Parameters
+    stored: Parameters
+    runners: tuple[Runner, ...]
+
+    def problem(self, parameters: Parameters, row_start: int, row_stop: int, param_form: Format | None) -> Problem:
+        """The problem of a block of rows with those parameters."""
+        values = parameters.values(self.norm, self.grouping, row_start, row_stop, param_form)
+        return Problem(norm=self.norm, eps=self.eps, scale=self.scale, k=self.k, **values)
+
+    def blocks(self) -> list[tuple[int, int]]:
+        """Row ranges: as many rows as fill a block."""
+        rows = max(1, BLOCK // min(self.grouping.size, PART))
+        if self.grouping.size > PART:
+            rows = 1
+        return [(start, min(start + rows, self.grouping.groups)) for start in range(0, self.grouping.groups, rows)]
+
+
+@dataclass(slots=True)
+class Reference:
+    """Totals that belong to the input and the norm, not to an implementation."""
+
+    ratio: float = 0.0
+    ratio_squared: float = 0.0
+    ratio_rows: float = 0.0
+    representation_ee: float = 0.0
+    representation_yy: float = 0.0
+    representation_max: float = 0.0
+
+    def merge(self, other: Reference) -> None:
+        """Add the next block's."""
+        for name in self.__slots__:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            setattr(self, name, max(mine, theirs) if name.endswith("max") else mine + theirs)
+
+
+@dataclass(slots=True)
+class Block:
+    """One block's totals: one of each runner, and the reference's."""
+
+    totals: list[Totals]
+    reference: Reference = field(default_factory=Reference)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The exact side of a block: outputs, rows' statistics, what a collapsed row would be, the ideal's sums."""
+
+    outputs: Outputs
+    rms: Array
+    beta: Elements
+    ideal: Array
+
+
+def run_block(study: Study, row_start: int, row_stop: int, *, whole: bool = True, keep: Callable[[int, Array], None] | None = None) -> Block:
+    """Run all implementations on rows [row_start, row_stop).
+
+    whole: also measure what a factor on the input leaves alone or headroom needs: scale ratio, rounding of the
+    inputs, magnitudes with unbounded exponents. keep: called with each part's index and output of the
+    first runner, for callers that want the output itself.
+    """
+    require_subnormals()
+    g, rows = study.grouping, row_stop - row_start
+    parts = -(-g.size // PART)
+    raw = Elements(lambda i, _: study.source.draw(g, row_start, row_stop, i * PART, min(g.size, (i + 1) * PART)), parts)
+    exact = Exact(rows, g.size)
+    given = study.problem(study.parameters, row_start, row_stop, None)
+    outputs = forward(exact, _stored(raw, study.io), given, _REFERENCE)
+    beta = study.problem(study.stored, row_start, row_stop, study.io).bias
+    side = _Rows(outputs, _row_rms(outputs.y, g.size), _as_elements(beta, study.io, parts), np.zeros((rows, dev.COLUMNS)))
+    emulated = [_emulate(study, runner, raw, row_start, row_stop) for runner in study.runners]
+    sums = [np.zeros((rows, dev.COLUMNS)) for _ in study.runners]
+    for index in range(parts):
+        y, b = outputs.y.part(index), side.beta.part(index)
+        dev.compare(y, dev.rounded_once(y, study.io), b, side.rms, study.io, side.ideal)
+        for place, (_, out) in enumerate(emulated):
+            computed = out.y.part(index)
+            dev.compare(y, computed, b, side.rms, study.io, sums[place])
+            if keep is not None and place == 0:
+                keep(index, computed)
+    fits = [_fit(side, out, s, parts, study) for (_, out), s in zip(emulated, sums, strict=True)]
+    totals = [
+        _total(study, runner, machine, out, side, s, fit, row_start, raw if whole else None)
+        for runner, (machine, out), s, fit in zip(study.runners, emulated, sums, fits, strict=True)
+    ]
+    return Block(totals, _reference(study, raw, given, outputs, exact) if whole else Reference())
+
+
+def _stored(raw: Elements, io: Format) -> Elements:
+    """The input as the io format stores it."""
+    def compute(index: int, _first: bool) -> Array:
+        x = raw.part(index)
+        fast = x.dtype == np.float32 and carried_by_float32(io)
+        return elementwise("copy", (x,), io, NEAREST, no_events(len(x)), fast=fast)
+
+    return Elements(compute, raw.parts, io)
+
+
+def _emulate(study: Study, runner: Runner, raw: Elements, row_start: int, row_stop: int) -> tuple[Emulated, Outputs]:
+    machine = Emulated(runner.machine, row_stop - row_start, study.grouping.size, row_start)
+    problem = study.problem(study.stored, row_start, row_stop, study.stored.form)
+    return machine, forward(machine, raw, problem, runner.implementation)
+
+
+def _row_rms(y: Elements, n: int) -> Array:
+    total: Array = sum(np.einsum("ij,ij->i", y.part(i), y.part(i)) for i in range(y.parts))  # type: ignore[assignment]
+    return np.sqrt(total / n)
+
+
+def _as_elements(bias: PerRow | Elements | None, io: Format, parts: int) -> Elements:
+    """Beta, rounded to the io format: what every element of a collapsed row equals; 0 without a beta."""
+    def compute(index: int, _first: bool) -> Array:
+        data = bias.part(index) if isinstance(bias, Elements) else (np.zeros((1, 1)) if bias is None else bias.data)
+        return elementwise("copy", (np.asarray(data, np.float64),), io, NEAREST, no_events(len(data)), fast=False)
+
+    return Elements(compute, parts)
+
+
+def _fit(side: _Rows, out: Outputs, sums: Array, parts: int, study: Study) -> tuple[Array, Array]:
+    """Row sums before the affine step, of the emulated and of the ideal: the output's own where there is none."""
+    exact = side.outputs.normalized
+    plain = study.stored.weight is None and study.stored.bias is None
+    if plain or out.normalized is None or exact is None:
+        return sums, side.ideal
+    emulated, ideal, zero = np.zeros_like(sums), np.zeros_like(sums), np.zeros((1, 1))
+    rms = _row_rms(exact, study.grouping.size)
+    for index in range(parts):
+        y = exact.part(index)
+        dev.compare(y, out.normalized.part(index), zero, rms, study.io, emulated)
+        dev.compare(y, dev.rounded_once(y, study.io), zero, rms, study.io, ideal)
+    return emulated, ideal
+
+
+def _total(
+    study: Study, runner: Runner, machine: Emulated, out: Outputs, side: _Rows, sums: Array, fit: tuple[Array, Array], row_start: int,
+    raw: Elements | None,
+) -> Totals:
+    totals = Totals(study.grouping.size)
+    s, s_hat = side.outputs.s.data[:, 0], _column(out.s, machine.rows)
+    kinds = _classify(sums, side.ideal, s, s_hat)
+    finite = sums[:, dev.NONFINITE] == 0
+    totals.kinds += np.bincount(kinds, minlength=len(KINDS))
+    totals.error.add(sums[finite], fit[0][finite], study.grouping.size)
+    totals.ideal.add(side.ideal[finite], fit[1][finite], study.grouping.size)
+    totals.worst = _worst(kinds, s, s_hat, machine, row_start)
+    _take_statistic(totals, study, side.outputs.before_eps, out.before_eps, machine.rows)
+    totals.take_steps(machine.steps, None if raw is None else _unbounded_steps(study, runner, machine, raw, row_start))
+    return totals
+
+
+def _column(value: PerRow, rows: int) -> Array:
+    return np.broadcast_to(value.data, (rows, 1))[:, 0]
+
+
+def _classify(sums: Array, ideal: Array, s: Array, s_hat: Array) -> Array:
+    """Class of each row, as an index into KINDS; the first that matches."""
+    collapsed = (sums[:, dev.OFF_BIAS] == 0) & (ideal[:, dev.OFF_BIAS] > 0)
+    with np.errstate(invalid="ignore"):
+        conditions = [sums[:, dev.NONFINITE] > 0, collapsed, s_hat < s / 2, s_hat > 2 * s]
+    return np.select(conditions, [1, 2, 3, 4], 0)
+
+
+def _worst(kinds: Array, s: Array, s_hat: Array, machine: Emulated, row_start: int) -> list[WorstRow]:
+    bad = np.flatnonzero(kinds)
+    rows = [
+        WorstRow(index=row_start + int(i), kind=KINDS[kinds[i]], s=float(s[i]), s_emulated=float(s_hat[i]),  # type: ignore[arg-type]
+                 first_bad_step=_first_bad_step(machine, int(i)))
+        for i in bad
+    ]
+    return worst_of(rows)
+
+
+def _first_bad_step(machine: Emulated, row: int) -> str | None:
+    """The first step of the row with an overflow or an invalid result; failing that, with an underflow."""
+    for bits in (FLAG_OVERFLOW | FLAG_INVALID, FLAG_UNDERFLOW):
+        for name, record in machine.steps.items():
+            if record.events.flags[row] & bits:
+                return name
+    return None
+
+
+def _take_statistic(totals: Totals, study: Study, exact: PerRow, emulated: PerRow, rows: int) -> None:
+    v, v_hat = _column(exact, rows), _column(emulated, rows)
+    has, finite = v > 0, np.isfinite(v) & np.isfinite(v_hat)
+    totals.zero_rows = int(np.count_nonzero(v == 0))
+    totals.flushed_rows = int(np.count_nonzero(has & (v_hat == 0)))
+    totals.negative_rows = int(np.count_nonzero((v_hat < 0) | (np.isnan(v_hat) & ~np.isnan(v))))
+    good = has & finite
+    if good.any():
+        totals.max_relative_error = float(np.max(np.abs(v_hat[good] - v[good]) / v[good]))
+    if has.any():
+        share = study.eps / v[has]
+        totals.eps_share_max = float(share.max())
+        totals.eps_dominated_rows = int(np.count_nonzero(share > EPS_DOMINATES))
+        totals.least_statistic = float(v[has].min())
+    totals.statistic_form, totals.statistic_degree = emulated.form, emulated.degree
+
+
+def _unbounded_steps(study: Study, runner: Runner, machine: Emulated, raw: Elements, row_start: int) -> dict[str, Any] | None:
+    """Steps of the same block with unbounded exponents, where something overflowed: how far beyond it went."""
+    if not any(record.events.overflow for record in machine.steps.values()):
+        return None
+    wide = Emulated(runner.machine.unbounded(), machine.rows, machine.n, row_start)
+    problem = study.problem(study.stored, row_start, row_start + machine.rows, study.stored.form)
+    out = forward(wide, raw, problem, runner.implementation)
+    for index in range(out.y.parts):
+        out.y.part(index)
+    return wide.steps
+
+
+def _reference(study: Study, raw: Elements, problem: Problem, outputs: Outputs, exact: Exact) -> Reference:
+    reference = Reference()
+    _take_ratio(reference, study, raw, outputs, exact, problem)
+    if not _all_representable(raw, study.io):
+        unrounded = forward(exact, raw, problem, _REFERENCE)
+        for index in range(raw.parts):
+            y, error = unrounded.y.part(index), outputs.y.part(index) - unrounded.y.part(index)
+            if np.isfinite(error).all():
+                reference.representation_ee += float(np.vdot(error, error))
+                reference.representation_yy += float(np.vdot(y, y))
+                reference.representation_max = max(reference.representation_max, float(np.abs(error).max()))
+    return reference
+
+
+def _all_representable(raw: Elements, io: Format) -> bool:
+    return io.name in ("float32", "float64") and raw.part(0).dtype == np.float32
+
+
+def _take_ratio(reference: Reference, study: Study, raw: Elements, outputs: Outputs, exact: Exact, problem: Problem) -> None:
+    """s / sigma of each row, both exact and without eps; sigma is the row's own deviation (or root mean square)."""
+    if study.norm.is_weight or problem.running_statistic is not None:
+        return
+    before = outputs.before_eps.data[:, 0]
+    if study.norm.statistic.name == "l2":
+        reference.ratio_rows = reference.ratio_squared = reference.ratio = float(np.count_nonzero(before > 0))
+        return
+    _, _, variance = VARIANCES["two-pass"](exact, exact.load(_stored(raw, study.io)), study.norm.centred, _REFERENCE)
+    sigma = np.sqrt(variance.data[:, 0])
+    has = (sigma > 0) & np.isfinite(before)
+    ratio = before[has] / sigma[has]
+    reference.ratio_rows = float(np.count_nonzero(has))
+    reference.ratio, reference.ratio_squared = float(ratio.sum()), float((ratio * ratio).sum())
+
+
+def run(study: Study, *, jobs: int | None = None, progress: Callable[[float], None] | None = None) -> Block:
+    """Run all blocks, on `jobs` threads (all processors unless given), and add them up in order."""
+    blocks = study.blocks()
+    total: Block | None = None
+    for done, block in enumerate(_in_order(study, blocks, jobs), start=1):
+        total = block if total is None else _merged(total, block)
+        if progress is not None:
+            progress(done / len(blocks))
+    assert total is not None  # noqa: S101  # a grouping has at least one row
+    return total
+
+
+def _merged(total: Block, block: Block) -> Block:
+    for mine, theirs in zip(total.totals, block.totals, strict=True):
+        mine.merge(theirs)
+    total.reference.merge(block.reference)
+    return total
+
+
+def _in_order(study: Study, blocks: Sequence[tuple[int, int]], jobs: int | None) -> Iterator[Block]:
+    workers = min(jobs or os.cpu_count() or 1, len(blocks))
+    if workers <= 1:
+        yield from (run_block(study, start, stop) for start, stop in blocks)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        yield from pool.map(lambda rows: run_block(study, *rows), blocks)
+
+
+def only(study: Study, runner: Runner, source: Source | None = None) -> Study:
+    """The same study with one implementation, and another source if given."""
+    return replace(study, runners=(runner,), source=source or study.source)

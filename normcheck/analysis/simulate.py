@@ -1,0 +1,230 @@
+"""`simulate`: norms on a synthetic activation distribution."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from normcheck import __version__
+from normcheck.analysis.assemble import Labels, assemble
+from normcheck.analysis.engine import Runner, Study
+from normcheck.arithmetic.formats import Format, format_named
+from normcheck.arithmetic.orders import Order, order_named
+from normcheck.arithmetic.rounding import Mode, Rounding
+from normcheck.errors import UsageError, unknown_name
+from normcheck.layers.sources import Synthetic, parse_distribution
+from normcheck.norms.constants import constant as constant_of
+from normcheck.norms.constants import effective_k
+from normcheck.norms.implementations import Implementation, default_implementations, implementation_named
+from normcheck.norms.parameters import Parameters, Storage, storage_named
+from normcheck.norms.table import Grouping, Norm, default_num_groups, grouping, norm_named
+from normcheck.results import Finding, FindingCounts, Report, Result, Skipped, Summary, Tool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+ModeName = Literal["train", "eval"]
+ConstantKind = Literal["exact", "paper"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A study that is to be run, and what its results will say of their settings."""
+
+    study: Study
+    labels: Labels
+
+
+def simulate(
+    *,
+    distribution: str = "gaussian",
+    mean: float = 0.0,
+    std: float = 1.0,
+    seed: int = 0,
+    precisions: Sequence[str] = ("fp16",),
+    norms: Sequence[str] = ("batch-l2",),
+    implementations: Sequence[str] = (),
+    shape: tuple[int, ...] = (32, 64, 28, 28),
+    num_groups: int | None = None,
+    mode: ModeName = "train",
+    eps: float = 1e-5,
+    eps_comparable: bool = False,
+    constant: ConstantKind = "exact",
+    k: int = 10,
+    rounding: Mode = "nearest-even",
+    order: str | None = None,
+    ftz: bool = False,
+    daz: bool = False,
+    params: str = "half",
+    jobs: int | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Report:
+    """Simulate norms on a synthetic tensor and return the report.
+
+    Every norm, precision and implementation sees the same tensor, of `shape` in torch's layout.
+
+    Args:
+        distribution: such as ``"gaussian"`` or ``"student-t(df=4)"``; `normcheck distributions` lists them.
+        mean, std: location and scale of the elements. seed: of the random numbers (also of stochastic rounding).
+        precisions: names of formats. norms, implementations: names; no implementations for each precision's default.
+        shape: (N, C, ...) or (..., D). num_groups: of group norms; 32 or the largest divisor of C below it.
+        mode: ``"eval"`` uses the distribution's own mean and deviation as running statistics (batch norm only).
+        eps: added to the variance, or to the statistic. eps_comparable: statistics get sqrt(eps), the same floor.
+        constant: of l1, linf, topk and range: unbiased on Gaussians, or the paper's. k: of topk.
+        rounding, ftz, daz: of every operation. order: of every sum, instead of each implementation's own.
+        params: where running statistics live: half, autocast, half-except-norms, io, float32 or stored.
+        jobs: threads; all processors unless given. The report does not depend on it.
+        progress: called with the fraction done.
+
+    Raises:
+        UsageError: a name or value that cannot be used, or a combination that contradicts itself.
+    """
+    settings = {name: value for name, value in locals().items() if name not in ("progress", "jobs")}
+    _check(shape, eps, mode, constant, k, jobs)
+    rounds = Rounding(rounding, None, ftz, daz, seed)
+    source = Synthetic(parse_distribution(distribution), mean, std, seed)
+    storage, association = storage_named(params), None if order is None else order_named(order)
+    common = _Common(source, shape, num_groups, mode, eps, eps_comparable, constant, k, rounds, association, storage, params)
+    plans, skipped = _plans(common, _unique(norms, "norm"), _unique(precisions, "precision"), implementations)
+    pairs: list[tuple[Result, list[Finding]]] = []
+    for place, plan in enumerate(plans):
+        def report(fraction: float, place: int = place) -> None:
+            if progress is not None:
+                progress((place + fraction) / len(plans))
+
+        pairs += assemble(plan.study, plan.labels, rounds, jobs=jobs, progress=report)
+    return _report(pairs, skipped, settings | {"distribution": str(source.distribution)}, jobs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Common:
+    """Settings that all studies of a simulation share."""
+
+    source: Synthetic
+    shape: tuple[int, ...]
+    num_groups: int | None
+    mode: ModeName
+    eps: float
+    eps_comparable: bool
+    constant: ConstantKind
+    k: int
+    rounding: Rounding
+    order: Order | None
+    storage: Storage
+    params: str
+
+
+def _check(shape: tuple[int, ...], eps: float, mode: str, constant: str, k: int, jobs: int | None) -> None:
+    if any(d < 1 for d in shape) or not shape:
+        raise UsageError(f"shape {','.join(map(str, shape))}: every dimension must be at least 1")
+    if not (eps >= 0 and math.isfinite(eps)):
+        raise UsageError(f"eps must be finite and not negative, received {eps:g}")
+    if mode not in get_args(ModeName):
+        raise unknown_name("mode", mode, get_args(ModeName), "normcheck simulate --help")
+    if constant not in get_args(ConstantKind):
+        raise unknown_name("constant", constant, get_args(ConstantKind), "normcheck simulate --help")
+    if k < 1:
+        raise UsageError(f"k must be at least 1, received {k}")
+    if jobs is not None and jobs < 1:
+        raise UsageError(f"jobs must be at least 1, received {jobs}")
+
+
+def _unique(names: Sequence[str], what: str) -> list[str]:
+    out = list(dict.fromkeys(names))
+    if not out:
+        raise UsageError(f"no {what} given: name at least one")
+    return out
+
+
+def _plans(common: _Common, norms: list[str], precisions: list[str], implementations: Sequence[str]) -> tuple[list[_Plan], list[Skipped]]:
+    plans, skipped = [], []
+    asked = [implementation_named(name) for name in dict.fromkeys(implementations)]
+    for norm in dict.fromkeys(map(norm_named, norms)):
+        group = grouping(norm, common.shape, common.num_groups)
+        for io in dict.fromkeys(map(format_named, precisions)):
+            chosen = asked or [implementation_named(name) for name in default_implementations(io)]
+            skipped += [
+                Skipped(name=f"{norm.name} {io.label} {row.name}", reason=f"{row.name} does not define {norm.name}")
+                for row in chosen if not row.defines(norm)
+            ]
+            rows = [row for row in chosen if row.defines(norm)]
+            if rows:
+                plans.append(_plan(common, norm, group, io, rows))
+    return plans, skipped
+
+
+def _plan(common: _Common, norm: Norm, group: Grouping, io: Format, rows: list[Implementation]) -> _Plan:
+    _check_norm(common, norm, group)
+    k = effective_k(group.size, common.k) if norm.statistic.name == "topk" else None
+    scale = constant_of(norm.statistic.name, common.constant, group.size, k or 1) if norm.has_constant else 1.0
+    comparable = common.eps_comparable and norm.statistic.eps_on == "statistic"
+    eps = 0.0 if norm.is_weight else (math.sqrt(common.eps) if comparable else common.eps)
+    given = _parameters(common, norm, group)
+    stored = given.cast(common.storage, io, common.rounding)
+    param = stored.form or io
+    runners = tuple(Runner(row, row.machine(io, param, common.rounding, common.order)) for row in rows)
+    study = Study(norm, group, io, common.source, eps, scale, k or 1, given, stored, runners)
+    labels = Labels(
+        layer=None, precision=io.label, mode=common.mode, params=common.params,
+        constant=common.constant if norm.has_constant else None, k=k, eps_source="option", source=common.source.label, assumed=False,
+    )
+    return _Plan(study, labels)
+
+
+def _check_norm(common: _Common, norm: Norm, group: Grouping) -> None:
+    if common.mode == "eval" and norm.where != "batch":
+        raise UsageError(f"mode eval: {norm.name} has no running statistics, only batch norms do; leave --mode out")
+    if norm.is_weight and common.source.std == 0 and common.source.mean == 0:
+        raise UsageError(f"{norm.name}: a weight vector of zeros has no direction; give --std or --mean a value other than 0")
+    if group.size == 1 and norm.centred:
+        raise UsageError(
+            f"shape {','.join(map(str, common.shape))}: {norm.name} would normalise single elements (n = 1), which leaves zeros; "
+            "give a shape with at least 2 elements a row"
+        )
+
+
+def _parameters(common: _Common, norm: Norm, group: Grouping) -> Parameters:
+    """No affine step; running statistics of the distribution in eval mode; rho of bounded weight norm from the tensor's
+    expected norm, ||V||_F / sqrt(N) (Hoffer et al., section 5)."""
+    if norm.where == "bounded-weight":
+        spread = math.hypot(common.source.std, common.source.mean)
+        power = {"l2": 0.5, "l1": 1.0, "linf": 0.0}[norm.statistic.name]
+        return Parameters(weight=np.array([spread * group.size**power]))
+    if norm.where == "weight":
+        return Parameters(weight=np.ones(group.groups))
+    if common.mode == "train":
+        return Parameters()
+    spread = common.source.std**2 if norm.statistic.name == "l2" else common.source.std
+    channels = np.ones(group.channels)
+    return Parameters(running_mean=common.source.mean * channels if norm.centred else None, running_statistic=spread * channels)
+
+
+def _report(pairs: list[tuple[Result, list[Finding]]], skipped: list[Skipped], settings: dict[str, Any], jobs: int | None) -> Report:
+    findings = [finding for _, found in pairs for finding in found]
+    counts = {s: sum(f.severity == s for f in findings) for s in ("error", "warning", "note")}
+    return Report(
+        tool=Tool(name="normcheck", version=__version__), command="simulate",
+        settings={name: list(v) if isinstance(v, tuple) else v for name, v in settings.items()}, environment=environment(jobs),
+        results=tuple(result for result, _ in pairs), findings=tuple(findings), skipped=tuple(skipped),
+        summary=Summary(layers=0, results=len(pairs), findings=FindingCounts(**counts)),
+    )
+
+
+def environment(jobs: int | None) -> dict[str, Any]:
+    """Versions and machine: everything of a report that may differ between two runs of the same input."""
+    import numba
+    import scipy
+
+    return {
+        "python": platform.python_version(), "platform": sys.platform, "machine": platform.machine(), "processors": os.cpu_count() or 1,
+        "jobs": jobs or os.cpu_count() or 1, "numpy": np.__version__, "numba": numba.__version__, "scipy": scipy.__version__,
+    }
+
+
+__all__ = ["default_num_groups", "environment", "simulate"]

@@ -1,0 +1,45 @@
+"""Thresholds of the rules, by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from normcheck.results import Severity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thresholds:
+    """When rules fire. Ratios unless said otherwise.
+
+    headroom_bits: overflow headroom below which there is little (NC103). count_error: relative error of the rounded
+    element count (NC106). deviation_ideal, deviation: relative rms error, as a multiple of the ideal and absolute
+    (NC301). lost_mass_warning, lost_mass_error: NC302. variance_bits: right leading bits that a one-pass variance
+    must keep (NC303). coherent: gain and offset in units of roundoff of the io format (NC304).
+    """
+
+    headroom_bits: float = 1.0
+    count_error: float = 0.01
+    deviation_ideal: float = 16.0
+    deviation: float = 0.1
+    lost_mass_warning: float = 0.01
+    lost_mass_error: float = 0.1
+    variance_bits: float = 4.0
+    coherent: float = 4.0
+
+
+DEFAULTS = Thresholds()
+
+_HOPELESS = 2.0
+"""A deviation beyond `deviation` is an error only where it is also more than this many times the ideal: in formats of
+2 or 3 significant bits the ideal alone is that large."""
+
+
+def deviation_severity(relative_rms: float | None, ideal: float | None, limits: Thresholds = DEFAULTS) -> Severity | None:
+    """Severity of NC301 for a relative rms error beside its ideal; None where it is silent."""
+    if relative_rms is None or ideal is None:
+        return None
+    if relative_rms > limits.deviation and relative_rms > _HOPELESS * ideal:
+        return "error"
+    return "warning" if relative_rms > limits.deviation_ideal * ideal and relative_rms > 0 else None

@@ -1,0 +1,120 @@
+"""The interface that norms are written against: explicit operations, one line, one step, one rounding.
+
+A norm's mathematics is written once, as calls on an `Arithmetic`; `Exact` runs it in float64, `Emulated` in an
+implementation's formats with all events.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from normcheck.arithmetic.values import Array, Elements, PerRow, Value, product_degree
+
+if TYPE_CHECKING:
+    from normcheck.arithmetic.operations import Operation
+
+V = TypeVar("V", bound=Value)
+
+
+class Arithmetic(ABC):
+    """Operations on the values of one block of `rows` rows of `n` elements each."""
+
+    def __init__(self, rows: int, n: int) -> None:
+        self.rows, self.n = rows, n
+
+    @abstractmethod
+    def _compute(self, step: str, operation: Operation, operands: tuple[Value, ...], degree: int | None, within: str | None = None) -> Value:
+        """Apply an operation to values: per element where an operand is, else per row."""
+
+    @abstractmethod
+    def constant(self, step: str, value: float) -> PerRow:
+        """A number that is part of the formula, in the format of the step that uses it."""
+
+    @abstractmethod
+    def sum(self, step: str, x: Elements, y: Elements | None = None) -> PerRow:
+        """Sum of each row (its mean where `sums_are_means`); with y, of the products, added unrounded."""
+
+    @abstractmethod
+    def moments(self, mean_step: str, sum_step: str, x: Elements, lanes: int, chunk: int) -> tuple[PerRow, PerRow]:
+        """Mean and sum of squared deviations of each row in one pass, by Welford's recurrence.
+
+        Element i goes to lane i mod `lanes`; a lane merges after every `chunk` elements (0: never), and the lanes
+        at the end, by Chan's formula.
+        """
+
+    @property
+    @abstractmethod
+    def sums_are_means(self) -> bool:
+        """Whether `sum` yields the mean."""
+
+    def load(self, x: Elements) -> Elements:
+        """Take the input elements in."""
+        return self.convert("load", x)
+
+    def convert(self, step: str, x: V) -> V:
+        """Round x to the step's format."""
+        return self._compute(step, "copy", (x,), x.degree)  # type: ignore[return-value]
+
+    def add(self, step: str, a: V, b: Value) -> V:
+        """a + b; of two operands only the second may be one number a row beside elements."""
+        return self._compute(step, "add", (a, b), _same(a, b))  # type: ignore[return-value]
+
+    def subtract(self, step: str, a: V, b: Value) -> V:
+        """a - b."""
+        return self._compute(step, "subtract", (a, b), _same(a, b))  # type: ignore[return-value]
+
+    def multiply(self, step: str, a: V, b: Value) -> V:
+        """a * b."""
+        return self._compute(step, "multiply", (a, b), product_degree(a.degree, b.degree))  # type: ignore[return-value]
+
+    def divide(self, step: str, a: V, b: Value, *, within: str | None = None) -> V:
+        """a / b; formed in the format of the step `within` first, where that is wider."""
+        known = None if b.degree is None else -b.degree
+        return self._compute(step, "divide", (a, b), product_degree(a.degree, known), within)  # type: ignore[return-value]
+
+    def absolute(self, step: str, a: V) -> V:
+        """|a|."""
+        return self._compute(step, "absolute", (a,), a.degree)  # type: ignore[return-value]
+
+    def sqrt(self, step: str, a: PerRow) -> PerRow:
+        """Square root."""
+        return self._compute(step, "sqrt", (a,), _half(a.degree))  # type: ignore[return-value]
+
+    def rsqrt(self, step: str, a: PerRow) -> PerRow:
+        """Correctly rounded reciprocal square root."""
+        half = _half(a.degree)
+        return self._compute(step, "rsqrt", (a,), None if half is None else -half)  # type: ignore[return-value]
+
+    def maximum(self, step: str, x: Elements) -> PerRow:
+        """Largest element of each row: exact, NaN if there is one."""
+        return self.convert(step, PerRow(_extreme(np.maximum, x), x.form, x.degree))
+
+    def minimum(self, step: str, x: Elements) -> PerRow:
+        """Smallest element of each row: exact, NaN if there is one."""
+        return self.convert(step, PerRow(_extreme(np.minimum, x), x.form, x.degree))
+
+    def largest(self, step: str, x: Elements, k: int) -> Elements:
+        """The k largest elements of each row, largest first: exact, NaN first."""
+        best = np.empty((self.rows, 0))
+        for index in range(x.parts):
+            both = np.concatenate([best, x.part(index).astype(np.float64)], axis=1)
+            at = max(both.shape[1] - k, 0)
+            best = np.partition(both, at, axis=1)[:, at:] if at else both
+        ordered = -np.sort(-best, axis=1)
+        return self.convert(step, Elements.of(ordered, x.form, x.degree))
+
+
+def _same(a: Value, b: Value) -> int | None:
+    return a.degree if a.degree == b.degree or b.is_zero else None
+
+
+def _half(degree: int | None) -> int | None:
+    return None if degree is None or degree % 2 else degree // 2
+
+
+def _extreme(choose: np.ufunc, x: Elements) -> Array:
+    parts = [choose.reduce(x.part(index), axis=1) for index in range(x.parts)]
+    return np.asarray(choose.reduce(np.stack(parts), axis=0), dtype=np.float64).reshape(-1, 1)

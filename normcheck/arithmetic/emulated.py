@@ -1,0 +1,184 @@
+"""The emulated arithmetic: every operation rounded once to its step's format, every event counted."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from normcheck.arithmetic.arithmetic import Arithmetic
+from normcheck.arithmetic.events import Events, no_events
+from normcheck.arithmetic.formats import Format, holds
+from normcheck.arithmetic import online
+from normcheck.arithmetic.operations import elementwise, mix, require_subnormals, summation
+from normcheck.arithmetic.rounding import NEAREST, Rounding, carried_by_float32, general_constants
+from normcheck.arithmetic.values import Array, Elements, PerRow, Value, product_degree
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from normcheck.arithmetic.operations import Operation
+    from normcheck.arithmetic.orders import Order
+
+
+@dataclass(slots=True)
+class StepRecord:
+    """Events of one step, the format of its results, and their degree in the input's scale."""
+
+    events: Events
+    form: Format
+    degree: int | None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a run computes with: the format of each step, the orders of its sums, and the rounding.
+
+    formats: step name -> format. orders: name of the summing step -> order. unbounded: no overflow and no
+    underflow happens (the exponent range is float64's): what headroom is measured with.
+    """
+
+    formats: Mapping[str, Format]
+    orders: Mapping[str, Order]
+    rounding: Rounding = NEAREST
+
+    @property
+    def fast(self) -> bool:
+        """Whether float32 carries all of it."""
+        return all(carried_by_float32(form, self.rounding) for form in self.formats.values())
+
+    def unbounded(self) -> Machine:
+        """The same with unbounded exponents: nothing overflows, nothing underflows, precision as before."""
+        formats = {step: _unbounded(form) for step, form in self.formats.items()}
+        return Machine(formats, self.orders, dataclasses.replace(self.rounding, ftz=False, daz=False))
+
+
+def _unbounded(form: Format) -> Format:
+    if form.name == "float64":
+        return form
+    # emin = -499, emax = 522: inside float64, with room for products
+    name = f"{form.name}, unbounded"
+    return dataclasses.replace(form, name=name, exponent_bits=10, bias=500, infinities=True, nan="ieee", overflow="ieee")
+
+
+class Emulated(Arithmetic):
+    """Low-precision arithmetic on one block of rows, starting at row `first_row` of the whole."""
+
+    def __init__(self, machine: Machine, rows: int, n: int, first_row: int = 0) -> None:
+        super().__init__(rows, n)
+        require_subnormals()
+        self.machine = machine
+        self.first_row = first_row
+        self.steps: dict[str, StepRecord] = {}
+        self._fast = machine.fast
+        self._dtype = np.float32 if self._fast else np.float64
+        self._operation = 0
+
+    def _begin(self, step: str, degree: int | None) -> tuple[StepRecord, int]:
+        """The step's record, and a number that keys the random bits of this operation."""
+        record = self.steps.get(step)
+        if record is None:
+            record = self.steps[step] = StepRecord(no_events(self.rows), self.machine.formats[step], degree)
+        record.degree = degree
+        self._operation += 1
+        return record, (self.first_row << 20) + self._operation
+
+    def constant(self, step: str, value: float) -> PerRow:
+        """The number rounded to the step's format; the rounding is no operation of the step."""
+        form = self.machine.formats[step]
+        data = elementwise("copy", (np.full((1, 1), value),), form, self.machine.rounding, no_events(1), fast=False)
+        return PerRow(data, form, 0)
+
+    @property
+    def sums_are_means(self) -> bool:
+        """Whether sums are means of means."""
+        return all(order.is_mean for order in self.machine.orders.values())
+
+    def sum(self, step: str, x: Elements, y: Elements | None = None) -> PerRow:
+        """Sum of each row in the step's order; with y, of products that enter by fused multiply-add."""
+        degree = x.degree if y is None else product_degree(x.degree, y.degree)
+        record, key = self._begin(step, degree)
+        fast = self._fast and _all_in((x,), record.form)
+        n = self.n if x.parts > 1 else x.part(0).shape[1]
+        total = summation(
+            self.rows, n, self.machine.orders[step], record.form, self.machine.rounding, record.events, fast=fast, key=key << 8
+        )
+        for index in range(x.parts):
+            total.add(x.part(index), None if y is None else y.part(index))
+        return PerRow(total.finish(), record.form, degree)
+
+    def moments(self, mean_step: str, sum_step: str, x: Elements, lanes: int, chunk: int) -> tuple[PerRow, PerRow]:
+        """Mean and sum of squared deviations by Welford's recurrence, every operation rounded."""
+        squared = product_degree(x.degree, x.degree)
+        (mean_record, key), (sum_record, _) = self._begin(mean_step, x.degree), self._begin(sum_step, squared)
+        records = (mean_record, sum_record)
+        constants = [general_constants(r.form, self.machine.rounding) for r in records]
+        counters = [c for r in records for c in (r.events.counts, r.events.extremes, r.events.flags)]
+        draw = np.array([mix(self.machine.rounding.seed, key), 0], np.uint64)
+        state = np.zeros((self.rows, 6, lanes))
+        for index in range(x.parts):
+            part = np.ascontiguousarray(x.part(index), dtype=np.float64)
+            online.online_part(part, state, chunk, *constants, draw, *counters)
+            mean_record.events.operations += 4 * part.size
+            sum_record.events.operations += 2 * part.size
+        mean, total = np.empty((self.rows, 1)), np.empty((self.rows, 1))
+        online.online_finish(state, *constants, draw, *counters, mean, total)
+        return PerRow(mean, mean_record.form, x.degree), PerRow(total, sum_record.form, squared)
+
+    def _compute(
+        self, step: str, operation: Operation, operands: tuple[Value, ...], degree: int | None, within: str | None = None
+    ) -> Value:
+        record, key = self._begin(step, degree)
+        first_format = record.form if within is None else self.machine.formats[within]
+        two = first_format != record.form and holds(first_format, record.form)
+
+        def run(index: int, first: bool, fast: bool) -> Array:
+            arrays = tuple(o.part(index) if isinstance(o, Elements) else self._row_data(o) for o in operands)
+            events = record.events if first else no_events(self.rows)
+            draw = (key << 8) + index
+            out = arrays
+            if two:
+                out = (elementwise(operation, arrays, first_format, self.machine.rounding, no_events(self.rows), fast=False, key=draw),)
+            last: Operation = "copy" if two else operation
+            rounded = elementwise(last, out, record.form, self.machine.rounding, events, fast=fast and not two, key=draw + 1,
+                                  absorb=operation == "add")
+            if first and operation == "subtract":
+                events.cancelled_bits = max(events.cancelled_bits, _cancelled_bits(arrays, rounded))
+            return rounded
+
+        whole = next((o for o in operands if isinstance(o, Elements)), None)
+        if whole is None:
+            return PerRow(run(0, True, False), record.form, degree)  # noqa: FBT003
+        fast = self._fast and (operation in ("copy", "absolute") or _all_in(operands, record.form))
+
+        def compute(index: int, first: bool) -> Array:
+            out = run(index, first, fast)
+            return out if out.dtype == self._dtype else out.astype(self._dtype)
+
+        out = Elements(compute, whole.parts, record.form, degree)
+        if whole.parts == 1:
+            out.part(0)  # in the order of the program, so that a step's events are there when it is over
+        return out
+
+    def _row_data(self, value: PerRow) -> Array:
+        """One number for each row."""
+        if len(value.data) == self.rows:
+            return value.data
+        return np.ascontiguousarray(np.broadcast_to(value.data, (self.rows, 1)))
+
+def _all_in(values: tuple[Value, ...], form: Format) -> bool:
+    return all(v.form is not None and holds(form, v.form) for v in values)
+
+
+def _cancelled_bits(operands: tuple[Array, ...], out: Array) -> float:
+    """log2 of the largest operand over the largest result of the row in which that is most (0 where undefined).
+
+    For one number a row this is the count of leading bits lost in that subtraction.
+    """
+    with np.errstate(all="ignore"):
+        before = np.maximum(*(np.max(np.abs(o), axis=1) for o in operands))
+        lost = np.log2(before / np.max(np.abs(out), axis=1))
+    lost = lost[np.isfinite(lost)]
+    return max(0.0, float(lost.max())) if lost.size else 0.0

@@ -1,0 +1,458 @@
+"""Rounded operations on whole arrays: the one door to the kernels.
+
+Choosing the carrier, broadcasting, and the orders of summation that are made of element-wise additions live here.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from normcheck.arithmetic import kernels, scratch, sums
+from normcheck.arithmetic.events import Events, no_events
+from normcheck.arithmetic.formats import FLOAT32, Format, format_named, holds
+from normcheck.arithmetic.orders import Order, order_named
+from normcheck.arithmetic.rounding import Rounding, carried_by_float32, fast_constants, general_constants
+from normcheck.errors import NormcheckError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Operation = Literal["copy", "add", "subtract", "multiply", "divide", "absolute", "sqrt", "rsqrt", "fma"]
+CODES: dict[Operation, int] = {
+    "copy": kernels.COPY, "add": kernels.ADD, "subtract": kernels.SUBTRACT, "multiply": kernels.MULTIPLY,
+    "divide": kernels.DIVIDE, "absolute": kernels.ABSOLUTE, "sqrt": kernels.SQRT, "rsqrt": kernels.RSQRT,
+    "fma": kernels.FMA,
+}
+_FAST_CODES = frozenset({"copy", "add", "subtract", "multiply", "divide", "absolute"})
+_NOTHING32, _NOTHING64 = np.zeros((1, 1), np.float32), np.zeros((1, 1))
+_checked = threading.local()
+
+
+def require_subnormals() -> None:
+    """Refuse to compute in a thread whose processor flushes subnormals: figures would be wrong without a sign.
+
+    Raises:
+        NormcheckError: flush-to-zero is on, set by another library (torch.set_flush_denormal, -ffast-math).
+    """
+    if getattr(_checked, "good", False):
+        return
+    if kernels.flushes_subnormals(2.0**-1022):
+        raise NormcheckError(
+            "this thread flushes subnormal numbers to zero (another library set the processor so, as "
+            "torch.set_flush_denormal(True) does): switch that off before calling normcheck"
+        )
+    _checked.good = True
+
+
+def mix(seed: int, *parts: int) -> np.uint64:
+    """Derive an independent key from a seed and integers (FNV-1a over 64-bit words, then a SplitMix64 finish)."""
+    z = seed
+    for part in parts:
+        z = ((z ^ part) * 0x100000001B3 + 0x9E3779B97F4A7C15) % 2**64
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) % 2**64
+    return np.uint64(z ^ (z >> 31))
+
+
+def broadcast_shape(operands: Sequence[Array]) -> tuple[int, int]:
+    """Shape of the result of an operation over (rows or 1, m or 1) arrays."""
+    rows, m = operands[0].shape
+    for other in operands[1:]:
+        rows, m = max(rows, other.shape[0]), max(m, other.shape[1])
+    return rows, m
+
+
+def elementwise(
+    operation: Operation, operands: tuple[Array, ...], form: Format, rounding: Rounding, events: Events, *,
+    fast: bool, key: int = 0, absorb: bool = False,
+) -> Array:
+    """Return the rounded operation over (rows, m) arrays; `operands[1:]` may have one row or one column.
+
+    `fast`: compute on the float32 carrier. The caller vouches that the operands are numbers of `form`, or that the
+    operation only rounds. Operations, events and flags are added to `events`.
+    """
+    first = operands[0]
+    rows, m = broadcast_shape(operands)
+    absorb_code = np.bool_(absorb)
+    events.operations += rows * m
+    if fast and operation in _FAST_CODES and first.shape == (rows, m):
+        b = operands[1].astype(np.float32, copy=False) if len(operands) > 1 else _NOTHING32
+        a = first.astype(np.float32, copy=False)
+        out = scratch.empty((rows, m), np.float32)
+        kernels.fast_elementwise(
+            CODES[operation], a, b, out, fast_constants(form, rounding), events.counts, events.extremes, events.flags, absorb_code
+        )
+        if not form.signed_zero:
+            out += np.float32(0)
+        return out
+    padded = [o.astype(np.float64, copy=False) for o in operands] + [_NOTHING64] * (3 - len(operands))
+    out = scratch.empty((rows, m), np.float64)
+    kernels.general_elementwise(
+        CODES[operation], *padded, out, general_constants(form, rounding), mix(rounding.seed, key), events.counts,
+        events.extremes, events.flags, absorb_code,
+    )
+    return out
+
+
+class Summation:
+    """A sum of rows that arrive in parts, in a given order, with every addition rounded to one format.
+
+    Parts of a row must have a multiple of `granularity` elements, but for the last.
+    """
+
+    granularity = 65536
+
+    def __init__(self, rows: int, n: int, order: Order, form: Format, rounding: Rounding, events: Events, *, fast: bool, key: int) -> None:
+        self.rows, self.n, self.order, self.form, self.rounding = rows, n, order, form, rounding
+        self.events, self.fast, self.key = events, fast, key
+        self.exact = np.zeros(rows)
+        self.mass = np.zeros(rows)
+        self._part = 0
+        self._dtype = np.float32 if fast else np.float64
+        self._start()
+
+    def _start(self) -> None:
+        raise NotImplementedError
+
+    def _take(self, x: Array, y: Array | None) -> None:
+        raise NotImplementedError
+
+    def _result(self) -> Array:
+        raise NotImplementedError
+
+    def add(self, x: Array, y: Array | None = None) -> None:
+        """Take the next part, (rows, m); with `y` the terms are x * y, added by fused multiply-add."""
+        self._take(x, y)
+        self._part += 1
+
+    def finish(self) -> Array:
+        """Return the sums (for blocks: the means), (rows, 1) float64, and note the lost mass."""
+        out = self._result().astype(np.float64).reshape(self.rows, 1)
+        exact = self.exact / self.n if self.order.is_mean else self.exact
+        mass = self.mass / self.n if self.order.is_mean else self.mass
+        good = np.isfinite(out[:, 0]) & (mass > 0) & np.isfinite(mass)
+        if good.any():
+            self.events.lose(float(np.max(np.abs(out[good, 0] - exact[good]) / mass[good])))
+        return out
+
+    def _operate(self, operation: Operation, *operands: Array, absorb: bool = False) -> Array:
+        self.key += 1
+        flat = no_events(operands[0].shape[0]) if operands[0].shape[0] != self.rows else self.events
+        out = elementwise(operation, operands, self.form, self.rounding, flat, fast=self.fast, key=self.key, absorb=absorb)
+        if flat is not self.events:
+            self._merge(flat)
+        return out
+
+    def _merge(self, other: Events) -> None:
+        mine = self.events
+        mine.counts += other.counts
+        mine.operations += other.operations
+        mine.extremes[0] = max(mine.extremes[0], other.extremes[0])
+        mine.extremes[1] = min(mine.extremes[1], other.extremes[1])
+        mine.flags |= np.bitwise_or.reduce(other.flags.reshape(self.rows, -1), axis=1)
+
+    def _weigh(self, x: Array) -> None:
+        sums.weigh(x, self.exact, self.mass)
+
+    def _fold_blocks(self, x: Array) -> Array:
+        """Trees over the last axis of many short rows (blocks, m), laid side by side so that vector units serve."""
+        blocks, m = x.shape
+        turned, trial = np.ascontiguousarray(x.T), no_events(1)
+        first_key = self.key
+        while m > 1:
+            h = 1 << ((m - 1).bit_length() - 1)
+            halves = (turned[: m - h].reshape(1, -1), turned[h:m].reshape(1, -1))
+            self.key += 1
+            head = elementwise("add", halves, self.form, self.rounding, trial, fast=self.fast, key=self.key, absorb=True)
+            if m < 2 * h:
+                head = np.concatenate([head.reshape(m - h, blocks), turned[m - h : h]])
+            turned, m = head.reshape(h, blocks), h
+        if trial.flags[0]:  # which rows? in the slow layout they are known
+            self.key = first_key
+            return self._fold(x)
+        trial.flags = np.zeros(self.rows, np.uint8)
+        self._merge(trial)
+        return turned.reshape(blocks, 1)
+
+    def _fold(self, x: Array) -> Array:
+        """Tree over the last axis: element i and i + h, h the powers of two below its length, largest first."""
+        while x.shape[1] > 1:
+            h = 1 << ((x.shape[1] - 1).bit_length() - 1)
+            over = x.shape[1] - h
+            head = self._operate("add", x[:, :over], x[:, h:], absorb=True)
+            x = head if over == h else np.concatenate([head, x[:, over:h]], axis=1)
+        return x
+
+
+class _Lanes(Summation):
+    """Lanes, merged by a tree or serially; one lane for a sequential sum."""
+
+    def _start(self) -> None:
+        width = self.order.width or 1
+        self.turned = width == 1 and self.rows > 1  # rows side by side as lanes: vector units serve a sequential sum too
+        self.acc = np.zeros((1, self.rows) if self.turned else (self.rows, width), self._dtype)
+
+    def _take(self, x: Array, y: Array | None) -> None:
+        self.events.operations += x.size
+        self._weigh(x if y is None else np.multiply(x, y, dtype=np.float64))
+        if self.turned:
+            x = np.ascontiguousarray(x.T).reshape(1, -1)
+            y = None if y is None else np.ascontiguousarray(y.T).reshape(1, -1)
+        if not self.fast or y is not None:
+            self.acc = self._general(x, y, self.acc, self.events.counts).astype(self._dtype)
+            return
+        terms, before = np.ascontiguousarray(x, dtype=np.float32), self.acc.copy()
+        suspect = np.zeros(len(terms), np.uint8)
+        constants = fast_constants(self.form, self.rounding)
+        sums.fast_lanes(terms, self.acc, constants, self.events.counts, self.events.extremes, suspect)
+        for row in np.flatnonzero(suspect):
+            self._recount(terms[row : row + 1], before[row : row + 1], row)
+
+    def _general(self, x: Array, y: Array | None, acc: Array, counts: NDArray[np.int64], row: int | None = None) -> Array:
+        terms = np.ascontiguousarray(x, dtype=np.float64)
+        factors = _NOTHING64 if y is None else np.ascontiguousarray(y, dtype=np.float64)
+        key = mix(self.rounding.seed, self.key, self._part)
+        after, flags = acc.astype(np.float64), np.zeros(acc.shape, np.uint8)
+        constants = general_constants(self.form, self.rounding)
+        sums.general_lanes(terms, factors, y is not None, after, constants, key, counts, self.events.extremes, flags)
+        target = self.events.flags if row is None or self.turned else self.events.flags[row : row + 1]
+        target |= np.bitwise_or.reduce(flags.reshape(len(target), -1), axis=1)
+        return after
+
+    def _recount(self, terms: Array, before: Array, row: int) -> None:
+        """Count the overflows and invalid results of a row that the fast kernel found suspect."""
+        counts = np.zeros_like(self.events.counts)
+        self._general(terms, None, before, counts, row)
+        for place in (kernels.OVERFLOW, kernels.INVALID):
+            self.events.counts[place] += counts[place]
+
+    def _result(self) -> Array:
+        acc = self.acc.reshape(self.rows, -1)
+        if self.order.merge == "tree":
+            return self._fold(acc[:, : self.n])
+        total = np.ascontiguousarray(acc[:, :1])
+        for lane in range(1, min(acc.shape[1], self.n)):
+            total = self._operate("add", total, np.ascontiguousarray(acc[:, lane : lane + 1]), absorb=True)
+        return total
+
+
+class _Pairwise(Summation):
+    """Neighbours are added, level by level; full parts are whole subtrees, kept until the end."""
+
+    def _start(self) -> None:
+        self.subtrees: list[Array] = []
+
+    def _take(self, x: Array, y: Array | None) -> None:
+        x = self._product(x, y)
+        self._weigh(x)
+        self.subtrees.append(self._pairs(x))
+
+    def _product(self, x: Array, y: Array | None) -> Array:
+        if y is not None:
+            raise UsageError(f"order {self.order}: fused multiply-add needs a running accumulator (sequential or lanes)")
+        return x
+
+    def _pairs(self, x: Array) -> Array:
+        while x.shape[1] > 1:
+            even = x.shape[1] // 2 * 2
+            left, right = np.ascontiguousarray(x[:, 0:even:2]), np.ascontiguousarray(x[:, 1:even:2])
+            x = np.concatenate([self._operate("add", left, right, absorb=True), x[:, even:]], axis=1)
+        return x
+
+    def _result(self) -> Array:
+        return self._pairs(np.concatenate(self.subtrees, axis=1))
+
+
+class _Tree(_Pairwise):
+    """Strided halving over the whole row, which it has to hold."""
+
+    def _take(self, x: Array, y: Array | None) -> None:
+        x = self._product(x, y)
+        self._weigh(x)
+        self.subtrees.append(x)
+
+    def _result(self) -> Array:
+        return self._fold(np.concatenate(self.subtrees, axis=1) if len(self.subtrees) > 1 else self.subtrees[0])
+
+
+class _Blocks(_Pairwise):
+    """Mean of means. A level's blocks are equal where a divisor allows it, else nearly equal and weighted."""
+
+    def _start(self) -> None:
+        self.block_sizes = block_sizes(self.n, self.order.width)
+        self.means: list[Array] = []
+        self.rest = np.empty((self.rows, 0), self._dtype)
+        self.done = 0
+
+    def _take(self, x: Array, y: Array | None) -> None:
+        x = self._product(x, y)
+        self._weigh(x)
+        x = np.concatenate([self.rest, x], axis=1) if self.rest.shape[1] else x
+        count = int(np.searchsorted(np.cumsum(self.block_sizes[self.done :]), x.shape[1], side="right"))
+        sizes = self.block_sizes[self.done : self.done + count]
+        used = int(sizes.sum())
+        if count:
+            self.means.append(self._block_means(x[:, :used], sizes, None))
+        self.done += count
+        self.rest = x[:, used:].copy()
+
+    def _block_means(self, x: Array, sizes: NDArray[np.int64], weights: Array | None) -> Array:
+        """Means of consecutive blocks of x; sizes take at most two values, the larger first. (rows, blocks)."""
+        parts, start = [], 0
+        for size in dict.fromkeys(sizes.tolist()):
+            count = int(np.count_nonzero(sizes == size))
+            span = slice(start, start + count * size)
+            start += count * size
+            if size == 1 and weights is None:
+                parts.append(x[:, span])
+                continue
+            if weights is None:
+                terms = self._operate("divide", np.ascontiguousarray(x[:, span]), np.full((1, 1), float(size)))
+            else:
+                terms = self._operate("multiply", np.ascontiguousarray(x[:, span]), weights[:, span])
+            parts.append(self._fold_blocks(terms.reshape(self.rows * count, size)).reshape(self.rows, count))
+        return np.ascontiguousarray(np.concatenate(parts, axis=1))
+
+    def _result(self) -> Array:
+        x, elements = np.concatenate(self.means, axis=1), self.block_sizes.astype(np.float64)
+        while x.shape[1] > 1:
+            sizes = block_sizes(x.shape[1], self.order.width)
+            edges = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+            totals = np.add.reduceat(elements, edges)
+            equal = bool(np.all(elements == elements[0])) and bool(np.all(sizes == sizes[0]))
+            weights = None if equal else self._weights(elements / np.repeat(totals, sizes))
+            x, elements = self._block_means(x, sizes, weights), totals
+        return x
+
+    def _weights(self, exact: NDArray[np.float64]) -> Array:
+        constants = elementwise("copy", (exact[None, :],), self.form, self.rounding, no_events(1), fast=False)
+        return constants.astype(self._dtype)
+
+
+class _Kahan(_Pairwise):
+    """Kahan's compensated sum."""
+
+    def _start(self) -> None:
+        self.acc, self.compensation = np.zeros((self.rows, 1)), np.zeros((self.rows, 1))
+        self.row_flags = self.events.flags.reshape(-1, 1)
+
+    def _take(self, x: Array, y: Array | None) -> None:
+        x = np.ascontiguousarray(self._product(x, y), dtype=np.float64)
+        self.events.operations += 4 * x.size
+        self._weigh(x)
+        constants, key = general_constants(self.form, self.rounding), mix(self.rounding.seed, self.key, self._part)
+        sums.kahan(x, self.acc, self.compensation, constants, key, self.events.counts, self.events.extremes, self.row_flags)
+
+    def _result(self) -> Array:
+        return self.acc
+
+
+_KINDS: dict[str, type[Summation]] = {
+    "sequential": _Lanes, "lanes": _Lanes, "pairwise": _Pairwise, "tree": _Tree, "blocks": _Blocks, "kahan": _Kahan,
+}
+
+
+def summation(
+    rows: int, n: int, order: Order, form: Format, rounding: Rounding, events: Events, *, fast: bool, key: int = 0
+) -> Summation:
+    """Return an empty sum of `rows` rows of `n` terms each."""
+    return _KINDS[order.kind](rows, n, order, form, rounding, events, fast=fast, key=key)
+
+
+def block_sizes(n: int, largest: int) -> NDArray[np.int64]:
+    """Sizes of the blocks that n elements are cut into: equal where a divisor of n up to twice as many blocks as
+    needed allows it, else nearly equal, larger ones first."""
+    fewest = -(-n // largest)
+    count = next((c for c in range(fewest, min(2 * fewest, n) + 1) if n % c == 0), fewest)
+    small, larger = divmod(n, count)
+    return np.repeat(np.array([small + 1, small], np.int64), [larger, count - larger])
+
+
+def rounded(x: Array, form: Format, rounding: Rounding) -> tuple[Array, Events]:
+    """Round an array of any shape once; float32 or float64 in, the carrier out."""
+    require_subnormals()
+    flat = np.ascontiguousarray(x).reshape(1, -1)
+    events = no_events(1)
+    fast = flat.dtype == np.float32 and carried_by_float32(form, rounding)
+    out = elementwise("copy", (flat,), form, rounding, events, fast=fast)
+    return out.reshape(x.shape).copy(), events
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Rounded results and the events on the way."""
+
+    result: Array
+    events: Events
+
+    @property
+    def lost_mass(self) -> float | None:
+        """|computed - exact| / sum of |terms|, the worst row; None where nothing was summed."""
+        return self.events.lost_mass
+
+
+def operate(
+    operation: Operation, *operands: ArrayLike, format: str | Format, **settings: Any  # noqa: A002
+) -> Outcome:
+    """Apply one rounded operation to arrays of numbers, element by element, whatever formats they are in.
+
+    Args:
+        operation: add, subtract, multiply, divide, sqrt, rsqrt, fma (a * b + c with one rounding), absolute, copy.
+        operands: values exact in float64, broadcast against each other.
+        format: format of the result.
+        settings: fields of `Rounding`; ``rounding`` is its mode.
+    """
+    require_subnormals()
+    form = format if isinstance(format, Format) else format_named(format)
+    rounding = _settings(settings)
+    arrays = np.broadcast_arrays(*(np.asarray(o, dtype=np.float64) for o in operands))
+    shape = arrays[0].shape
+    flat = tuple(np.ascontiguousarray(a).reshape(1, -1) for a in arrays)
+    events = no_events(1)
+    fast = carried_by_float32(form, rounding) and all(_fits(a, form) for a in flat)
+    out = elementwise(operation, flat, form, rounding, events, fast=fast)
+    return Outcome(out.astype(np.float64, copy=False).reshape(shape), events)
+
+
+def _fits(a: Array, form: Format) -> bool:
+    """Whether all values are numbers of the format (infinities and NaN are)."""
+    narrow = a.astype(np.float32)
+    same = bool(np.all((narrow == a) | np.isnan(a)))
+    if not same or form == FLOAT32:
+        return same and holds(FLOAT32, form)
+    again = elementwise("copy", (narrow,), form, Rounding(), no_events(1), fast=True)
+    return bool(np.all((again == narrow) | np.isnan(narrow)))
+
+
+def summed(x: ArrayLike, *, format: str | Format, order: str | Order = "sequential", **settings: Any) -> Outcome:  # noqa: A002
+    """Sum the rows of a 2-D array in a given order, every addition rounded to a format.
+
+    The terms are taken as they are (round them first for a sum of that format's numbers). For ``blocks(B)`` the
+    result is the mean.
+    """
+    require_subnormals()
+    form = format if isinstance(format, Format) else format_named(format)
+    rounding = _settings(settings)
+    terms = np.ascontiguousarray(np.atleast_2d(np.asarray(x)))
+    if terms.dtype != np.float32:
+        terms = terms.astype(np.float64, copy=False)
+    fast = carried_by_float32(form, rounding) and _fits(terms.reshape(1, -1), form)
+    rows, n = terms.shape
+    events = no_events(rows)
+    association = order if isinstance(order, Order) else order_named(order)
+    total = summation(rows, n, association, form, rounding, events, fast=fast)
+    for start in range(0, n, Summation.granularity):
+        total.add(terms[:, start : start + Summation.granularity])
+    return Outcome(total.finish()[:, 0], events)
+
+
+def _settings(settings: dict[str, Any]) -> Rounding:
+    renamed = {("mode" if name == "rounding" else name): value for name, value in settings.items()}
+    return Rounding(**renamed)

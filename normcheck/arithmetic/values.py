@@ -1,0 +1,76 @@
+"""Values that arithmetics compute with: one number a row, or one number an element in parts of bounded size."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from normcheck.arithmetic.formats import Format
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+PART = 65536
+"""Elements of a row that are computed at once; rows beyond that are run in parts, so that memory stays bounded."""
+
+
+class PerRow:
+    """One number a row: data (rows, 1) float64, in format `form` (None: exact), of `degree` in the input's scale."""
+
+    __slots__ = ("data", "degree", "form")
+
+    def __init__(self, data: Array, form: Format | None, degree: int | None) -> None:
+        self.data, self.form, self.degree = data, form, degree
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether it is 0 in every row, so that adding it changes nothing's degree."""
+        return not self.data.any()
+
+
+class Elements:
+    """One number an element of a block of rows, computed part by part when asked for.
+
+    A row that fits into one part is computed once and kept; of a longer one every pass computes the parts anew, so
+    that memory does not grow with the row. `compute(index, first)` is told whether it runs for the first time:
+    events are counted then and only then.
+    """
+
+    __slots__ = ("_compute", "_kept", "_seen", "degree", "form", "parts")
+
+    def __init__(
+        self, compute: Callable[[int, bool], Array], parts: int, form: Format | None = None, degree: int | None = 1
+    ) -> None:
+        self._compute, self.parts, self.form, self.degree = compute, parts, form, degree
+        self._kept: Array | None = None
+        self._seen = bytearray(parts)
+
+    is_zero = False
+
+    @classmethod
+    def of(cls, data: Array, form: Format | None = None, degree: int | None = 1) -> Elements:
+        """Wrap an array (rows or 1, n) that exists, cut into parts."""
+        count = max(1, -(-data.shape[1] // PART))
+        return cls(lambda index, _first: data[:, index * PART : (index + 1) * PART], count, form, degree)
+
+    def part(self, index: int) -> Array:
+        """Return part `index` as (rows, m)."""
+        if self._kept is not None:
+            return self._kept
+        first = not self._seen[index]
+        self._seen[index] = 1
+        out = self._compute(index, first)
+        if self.parts == 1:
+            self._kept = out
+        return out
+
+
+Value = PerRow | Elements
+
+
+def product_degree(a: int | None, b: int | None) -> int | None:
+    """Degree of a * b: None where either is unknown."""
+    return None if a is None or b is None else a + b

@@ -1,0 +1,44 @@
+"""What the exit code says. The format of the report never changes it."""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from normcheck.results import Report
+
+
+class ExitCode(IntEnum):
+    """Exit codes of all commands; of several, 2 goes before 1."""
+
+    CLEAN = 0
+    FINDINGS = 1
+    ERROR = 2
+    NOTHING = 3
+    INTERRUPTED = 130
+
+
+class FailOn(StrEnum):
+    """The least severe finding that makes a run fail."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+    NEVER = "never"
+
+
+_FAILING = {
+    FailOn.ERROR: ("error",),
+    FailOn.WARNING: ("error", "warning"),
+    FailOn.NOTE: ("error", "warning", "note"),
+    FailOn.NEVER: (),
+}
+
+
+def exit_code(report: Report, fail_on: FailOn) -> ExitCode:
+    """Return 3 for a report without results, 1 where a finding is at or above `fail_on`, else 0."""
+    if not report.results:
+        return ExitCode.NOTHING
+    failing = _FAILING[fail_on]
+    return ExitCode.FINDINGS if any(f.severity in failing for f in report.findings) else ExitCode.CLEAN

@@ -1,0 +1,93 @@
+"""The command ``normcheck``: one line for an error, exit codes of their own for what went wrong."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from normcheck.cli.distributions import distributions
+from normcheck.cli.exit_codes import ExitCode
+from normcheck.cli.formats import formats
+from normcheck.cli.implementations import implementations
+from normcheck.cli.norms import norms
+from normcheck.cli.options import Debug
+from normcheck.cli.schema import schema
+from normcheck.cli.simulate import simulate
+from normcheck.errors import NormcheckError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+app = typer.Typer(name="normcheck", add_completion=False, pretty_exceptions_enable=False)
+for _command in (simulate, formats, norms, implementations, distributions, schema):
+    app.command()(_command)
+
+_TyperError = typer.BadParameter.__mro__[2]
+"""What Typer raises for every error in usage: the base of its ``BadParameter``'s base, public only as such."""
+
+
+def _version(value: bool) -> None:
+    if value:
+        from normcheck import __version__
+
+        typer.echo(f"normcheck {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def normcheck(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Which normalization layer breaks in low precision, at which step, and with how much room left.
+
+    Exit codes: 0 clean, 1 findings at or above --fail-on, 2 an error, 3 nothing was analysed.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit."""
+    received = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(run(received))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line and return its exit code; errors become one line on standard error."""
+    try:
+        code = app(arguments, prog_name="normcheck", standalone_mode=False) or ExitCode.CLEAN
+    except (KeyboardInterrupt, typer.Abort):
+        code = ExitCode.INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - the last line of defence: an error is one line, not a traceback
+        if "--debug" in arguments:
+            traceback.print_exc()
+        _say(f"error: {_explained(error)}")
+        return ExitCode.ERROR
+    if code == ExitCode.INTERRUPTED:  # Typer turns the interrupt into this code itself
+        _say("interrupted")
+    return int(code)
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(f"normcheck: {' '.join(message.split())}\n")
+
+
+def _explained(error: Exception) -> str:
+    """Return what went wrong, and what to do."""
+    if isinstance(error, NormcheckError):
+        return str(error)
+    if isinstance(error, _TyperError):
+        return _usage(error)
+    return f"internal error: {type(error).__name__}: {error}; --debug shows the traceback"
+
+
+def _usage(error: Any) -> str:
+    """Return Typer's message with the command whose help says what is allowed."""
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "normcheck"
+    message = error.format_message().replace("Value error, ", "").rstrip(".")
+    return f"{message}; `{command} --help` shows what can be given"

@@ -1,0 +1,1 @@
+"""What a norm is computed on: sources of values."""

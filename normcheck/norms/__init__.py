@@ -1,0 +1,1 @@
+"""What is computed: statistics and constants, norms, implementations, the forward pass, weight norms."""

@@ -1,0 +1,1 @@
+"""How a report is shown: one file an output, each Report -> str; computes nothing."""

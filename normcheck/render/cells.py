@@ -1,0 +1,138 @@
+"""The columns of the result table, in four layouts from one line a result to stacked cells under its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from normcheck.render.figures import bits, count, figure, interval, multiple, of
+from normcheck.render.layout import Column, Layout
+from normcheck.render.places import Shown, plural, where
+
+if TYPE_CHECKING:
+    from normcheck.results import Tally
+
+Cell = Callable[[Shown], list[str]]
+"""The parts of a cell: joined by blanks on one line, or stacked where the width is short."""
+
+_CLASSES = ("nonfinite", "collapsed", "amplified", "shrunk")
+
+
+def _verdict(shown: Shown) -> list[str]:
+    return [shown.result.verdict]
+
+
+def _rows(shown: Shown) -> list[str]:
+    rows = shown.result.rows
+    bad = of(rows.bad, rows.total)
+    classes = [f"{count(getattr(rows, name))} {name}" for name in _CLASSES if getattr(rows, name)]
+    return [f"{bad}:", *(f"{text}," for text in classes[:-1]), classes[-1]] if classes else [bad]
+
+
+def _overflow(shown: Shown) -> list[str]:
+    return _tally(shown.result.overflow, shown)
+
+
+def _underflow(shown: Shown) -> list[str]:
+    return _tally(shown.result.underflow, shown)
+
+
+def _tally(tally: Tally, shown: Shown) -> list[str]:
+    """Return events of operations, and in how many rows, where there were any."""
+    total = shown.result.rows.total
+    rows = [f"in {of(tally.rows, total)}", plural(shown.noun, total)]
+    return [of(tally.count, tally.of), *(rows if tally.count else ())]
+
+
+def _deviation(shown: Shown) -> list[str]:
+    return [figure(shown.result.deviation.relative_rms)]
+
+
+def _multiple(shown: Shown) -> list[str]:
+    deviation = shown.result.deviation
+    return [multiple(deviation.relative_rms, deviation.ideal.relative_rms)]
+
+
+def _gain(shown: Shown) -> list[str]:
+    return [figure(shown.result.deviation.gain)]
+
+
+def _noise(shown: Shown) -> list[str]:
+    return [figure(shown.result.deviation.noise)]
+
+
+def _headroom(shown: Shown) -> list[str]:
+    return bits(shown.result.headroom.overflow_bits, shown.result.headroom.overflow_step)
+
+
+def _underflow_room(shown: Shown) -> list[str]:
+    return bits(shown.result.headroom.underflow_bits, shown.result.headroom.underflow_step)
+
+
+def _scale(shown: Shown) -> list[str]:
+    return [interval(shown.result.safe_scale)]
+
+
+def _name(title: str, field: str) -> Column[Shown]:
+    return Column(title, lambda shown: getattr(shown.result, field) or "")
+
+
+def _line(title: str, cell: Cell) -> Column[Shown]:
+    return Column(title, lambda shown: " ".join(filter(None, cell(shown))))
+
+
+def _stack(title: str, *cells: Cell) -> Column[Shown]:
+    return Column(title, lambda shown: "\n".join(part for cell in cells for part in cell(shown)))
+
+
+_VERDICT = _name("verdict", "verdict")
+_NAMES = (_name("norm", "norm"), _name("precision", "precision"), _name("implementation", "implementation"))
+
+_LINES = (
+    _line("rows bad", _rows),
+    _line("overflow", _overflow),
+    _line("underflow", _underflow),
+    _line("deviation", _deviation),
+    _line("of ideal", _multiple),
+    _line("gain", _gain),
+    _line("noise", _noise),
+    _line("headroom", _headroom),
+    _line("underflow room", _underflow_room),
+    _line("safe scale", _scale),
+)
+_STACKS = (
+    _stack("rows bad", _rows),
+    _stack("overflow", _overflow),
+    _stack("underflow", _underflow),
+    _stack("deviation", _deviation, _multiple),
+    _stack("gain\nnoise", _gain, _noise),
+    _stack("headroom", _headroom),
+    _stack("underflow room", _underflow_room),
+    _stack("safe scale", _scale),
+)
+_NARROW = (
+    _stack("verdict\nrows bad", _verdict, _rows),
+    _stack("overflow", _overflow),
+    _stack("underflow", _underflow),
+    _stack("deviation", _deviation, _multiple),
+    _stack("headroom\n\nsafe scale", _headroom, _scale),
+)
+
+
+def layouts(shown: list[Shown]) -> list[Layout[Shown]]:
+    """Return the layouts for these results, the widest first."""
+    told = [_name(field, field) for field in ("layer", "mode") if _varies(shown, field)]
+    return [
+        Layout((_VERDICT, *told, *_NAMES, *_LINES)),
+        Layout((_VERDICT, *told, *_NAMES, *_STACKS)),
+        Layout((_VERDICT, *_STACKS), above=_above),
+        Layout(_NARROW, above=_above),
+    ]
+
+
+def _varies(shown: list[Shown], field: str) -> bool:
+    return len({getattr(item.result, field) for item in shown}) > 1
+
+
+def _above(shown: Shown) -> str:
+    return where(shown.result)

@@ -1,0 +1,27 @@
+"""The report as JSON lines: each result, each finding, then one summary line; `type` says which a line is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from normcheck.render.json_report import to_plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from normcheck.results import Report
+
+_MANY = {"results": "result", "findings": "finding"}
+
+
+def render(report: Report) -> str:
+    """Return one line a result, one a finding, then the summary line with everything else of the report."""
+    return "".join(msgspec.json.encode(line).decode() + "\n" for line in _lines(to_plain(report)))
+
+
+def _lines(plain: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for field, kind in _MANY.items():
+        yield from ({"type": kind, **item} for item in plain[field])
+    yield {"type": "summary", **{key: value for key, value in plain.items() if key not in _MANY}}

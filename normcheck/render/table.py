@@ -1,0 +1,88 @@
+"""The report as a table for people: the premise, results and findings worst first, and the verdict."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from normcheck.render import steps
+from normcheck.render.cells import layouts
+from normcheck.render.figures import number
+from normcheck.render.findings import findings, skipped, unseen, verdict
+from normcheck.render.layout import Lines, page, paragraph, table
+from normcheck.render.places import Shown, distinct, plural, where, worst_first
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from normcheck.results import Report
+
+
+def render(
+    report: Report,
+    *,
+    width: int = 80,
+    color: bool = False,
+    row_noun: Callable[[str], str] | None = None,
+    with_steps: bool = False,
+) -> str:
+    """Return the report as text.
+
+    Args:
+        report: what to show.
+        width: columns that a line may take.
+        color: whether to add colour; the text is the same without.
+        row_noun: what a row of the norm of that name is called, such as "channel".
+        with_steps: whether the steps of each result follow the table.
+    """
+    noun = row_noun or (lambda _norm: "row")
+    shown = [Shown(result, noun(result.norm)) for result in worst_first(report.results)]
+    parts = [paragraph(_premise(report), width=width, hanging=2, head=report.command)]
+    if shown:
+        parts.append(table(shown, layouts(shown), width=width))
+    if with_steps:
+        parts += [steps.lines(item.result, where(item.result), width=width) for item in shown]
+    parts += [*_under(report, shown, width)]
+    return page(parts, color=color)
+
+
+def _under(report: Report, shown: list[Shown], width: int) -> list[Lines]:
+    return [
+        findings(report, width),
+        skipped(report, width),
+        unseen(shown, width),
+        verdict(report, shown, width),
+    ]
+
+
+def _premise(report: Report) -> str:
+    """Return what was computed on: source, seed, shape, elements, n, eps, mode and parameters."""
+    results, settings = report.results, report.settings
+    seed, shape = settings.get("seed"), settings.get("shape")
+    facts = [
+        _either(result.input.source + " (assumed)" * result.input.assumed for result in results),
+        f"seed {seed}" if seed is not None else "",
+        f"shape {_dimensions(shape)}" if shape is not None else "",
+        _either(f"{r.input.elements} {plural('element', r.input.elements)}" for r in results),
+        _by_norm("n =", {result.norm: str(result.shape.size) for result in results}),
+        _by_norm("eps", {result.norm: number(result.eps) for result in results}),
+        _either(result.mode for result in results),
+        f"params {_either(result.params for result in results)}" if results else "",
+    ]
+    return "; ".join(filter(None, facts))
+
+
+def _dimensions(shape: object) -> str:
+    return ",".join(map(str, shape)) if isinstance(shape, list | tuple) else str(shape)
+
+
+def _by_norm(label: str, values: dict[str, str]) -> str:
+    """Return one value, or where norms differ, which norms have which."""
+    different = distinct(values.values())
+    if len(different) <= 1:
+        return f"{label} {different[0]}" if different else ""
+    named = (f"{value} ({', '.join(n for n in values if values[n] == value)})" for value in different)
+    return f"{label} {_either(named)}"
+
+
+def _either(values: Iterable[str]) -> str:
+    return " or ".join(distinct(values))

@@ -1,0 +1,284 @@
+"""The report as frozen data: the waist between what is computed and how it is shown.
+
+Every class is one object of the report's JSON (format 1), every field one key. Counts are exact integers
+with their denominators beside them; bits are base-2 logarithms; relative figures are ratios, not percent.
+A figure that is not defined for a result is ``None``; infinities and NaN are ordinary floats here and the
+strings "inf", "-inf", "nan" in JSON. This module imports nothing of normcheck.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+FORMAT = 1
+"""Version of the report's JSON: raised when a field is renamed or removed, not when one is added."""
+
+Severity = Literal["error", "warning", "note"]
+Verdict = Literal["ok", "degraded", "unsafe"]
+RowKind = Literal["nonfinite", "collapsed", "amplified", "shrunk"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+VERDICTS: tuple[Verdict, ...] = ("unsafe", "degraded", "ok")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """`groups` rows that each share one statistic over `size` elements (n)."""
+
+    groups: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """Where the values came from, whether that was assumed, and how many rows and elements were run."""
+
+    source: str
+    assumed: bool
+    rows: int
+    elements: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """The events of one named operation of a norm, over all rows.
+
+    `operations` is the denominator of all event counts. `overflow`: finite operands, result beyond the largest
+    finite number (division by zero included). `underflow`: the exact result is not zero, the rounded one is.
+    `subnormal`: the result is subnormal. `invalid`: NaN from operands that are not NaN. `absorbed`: a non-zero
+    term that left a sum unchanged. `cancelled_bits`: leading bits lost in a subtraction, the worst seen.
+    `rows_affected`: rows with at least one overflow, underflow or invalid result in this step. `lost_mass`:
+    |computed sum - exact sum| / sum of |terms|, the worst row whose sum is finite; None for steps that are no
+    sums. `max_abs` and `min_abs`: largest, and smallest non-zero, magnitude before rounding. `degree`: the
+    step is homogeneous of this degree in the input's scale; None where eps or fixed statistics break that.
+    """
+
+    step: str
+    format: str
+    degree: int | None
+    operations: int
+    overflow: int = 0
+    underflow: int = 0
+    subnormal: int = 0
+    invalid: int = 0
+    absorbed: int = 0
+    cancelled_bits: float = 0.0
+    rows_affected: int = 0
+    lost_mass: float | None = None
+    max_abs: float = 0.0
+    min_abs: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """`count` events of `of` operations, over all steps, in `rows` different rows (None where not kept by row)."""
+
+    count: int
+    of: int
+    rows: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """How the rows ended; a row counts once, under the first class that matches, in this order."""
+
+    total: int
+    nonfinite: int
+    collapsed: int
+    amplified: int
+    shrunk: int
+
+    @property
+    def bad(self) -> int:
+        """Rows of any class but the good one."""
+        return self.nonfinite + self.collapsed + self.amplified + self.shrunk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorstRow:
+    """A bad row: its index (channel or token), what became of it, its exact and emulated statistic with eps."""
+
+    index: int
+    kind: RowKind
+    s: float
+    s_emulated: float
+    first_bad_step: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistic:
+    """The statistic before eps, emulated against exact, over all rows.
+
+    `zero_rows`: exact statistic is 0 (a row without variance). `flushed_rows`: the emulated one is 0 where the
+    exact one is not. `negative_rows`: the emulated variance is negative or NaN. `max_relative_error`: over rows
+    where both are finite and the exact one is not 0. `eps_share_max`: eps as given over the exact value that it is
+    added to (the variance, or the statistic), the worst row that has variance; `eps_dominated_rows`: rows in which
+    that is more than a tenth.
+    """
+
+    zero_rows: int
+    flushed_rows: int
+    negative_rows: int
+    max_relative_error: float
+    eps_share_max: float
+    eps_dominated_rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Error:
+    """Distance of computed rows from the exact ones, over rows whose computed values are all finite.
+
+    `relative_rms`: norm of the error over norm of the exact output. `max_ulp`, `mean_ulp`: in ulps of the io
+    format at max(|y|, rms of the row). `sqnr_db`: -20 log10(relative_rms). `gain`: mean over rows of (alpha - 1)
+    in the fit computed = alpha * exact + delta before the affine step, `gain_sd` its standard deviation over
+    rows; `offset` (the fitted delta) and `noise` (what the fit leaves) as norms over the norm of the exact rows.
+    All None where no row is finite.
+    """
+
+    max_abs: float | None
+    mean_abs: float | None
+    rms: float | None
+    relative_rms: float | None
+    max_ulp: float | None
+    mean_ulp: float | None
+    sqnr_db: float | None
+    gain: float | None
+    gain_sd: float | None
+    offset: float | None
+    noise: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deviation(Error):
+    """The error, beside its `ideal`: what rounding the exact output once to the io format would give."""
+
+    ideal: Error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Representation:
+    """What rounding the inputs alone to the io format does to the exact output."""
+
+    max_abs: float
+    relative_rms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScaleRatio:
+    """Exact statistic over the row's own standard deviation (root mean square where the norm is not centred)."""
+
+    mean: float
+    cv: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Headroom:
+    """Bits that the input's scale may grow before a step overflows, and shrink before the statistic is subnormal.
+
+    None where no step depends on the input's scale; negative where it happened already.
+    """
+
+    overflow_bits: float | None
+    overflow_step: str | None
+    underflow_bits: float | None
+    underflow_step: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One norm in one precision under one implementation, on one input."""
+
+    layer: str | None
+    norm: str
+    precision: str
+    implementation: str
+    mode: Literal["train", "eval"]
+    params: str
+    constant: Literal["paper", "exact"] | None
+    k: int | None
+    shape: Shape
+    eps: float
+    eps_on: Literal["variance", "statistic"]
+    eps_source: Literal["module", "config", "option", "assumed"]
+    input: Input
+    steps: tuple[Step, ...]
+    overflow: Tally
+    underflow: Tally
+    invalid: Tally
+    absorbed: Tally
+    rows: Rows
+    worst_rows: tuple[WorstRow, ...]
+    statistic: Statistic
+    deviation: Deviation
+    representation: Representation
+    scale_ratio: ScaleRatio
+    headroom: Headroom
+    safe_scale: tuple[float, float] | None
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """A rule that fired on a result: where, why, and what to do."""
+
+    rule: str
+    severity: Severity
+    layer: str | None
+    norm: str
+    precision: str
+    implementation: str
+    mode: str
+    step: str | None
+    message: str
+    fix: str
+    assumed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """Something asked for that was not analysed, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """The program that wrote the report."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindingCounts:
+    """How many findings of each severity."""
+
+    error: int
+    warning: int
+    note: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """The report in five numbers."""
+
+    layers: int
+    results: int
+    findings: FindingCounts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Everything a run found. The same input, seed, version and machine type give the same report,
+    apart from `environment`."""
+
+    tool: Tool
+    command: Literal["simulate", "analyze"]
+    settings: dict[str, Any]
+    environment: dict[str, Any]
+    results: tuple[Result, ...]
+    findings: tuple[Finding, ...]
+    skipped: tuple[Skipped, ...]
+    summary: Summary
+    format: Literal[1] = field(default=FORMAT)
