@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from normcheck.arithmetic.rounding import round_to
     from normcheck.errors import NormcheckError, UsageError
     from normcheck.layers.sources import Distribution
-    from normcheck.norms.emulate import emulate
+    from normcheck.analysis.emulate import emulate
     from normcheck.norms.implementations import Implementation
     from normcheck.norms.table import Norm
 
@@ -40,7 +40,7 @@ __all__ = [
 _HOMES = {
     "NormcheckError": "normcheck.errors",
     "UsageError": "normcheck.errors",
-    "emulate": "normcheck.norms.emulate",
+    "emulate": "normcheck.analysis.emulate",
     "round_to": "normcheck.arithmetic.rounding",
     "simulate": "normcheck.analysis.simulate",
 }

@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from normcheck.arithmetic import scratch
-from normcheck.arithmetic.kernels import _ABS, _SIGN, _constants, _fast_round
+from normcheck.arithmetic.kernels import _ABS, _SIGN, _constants, _fast_round, jit
 from normcheck.arithmetic.operations import elementwise
 from normcheck.arithmetic.events import no_events
 from normcheck.arithmetic.rounding import NEAREST, carried_by_float32, fast_constants
@@ -26,7 +26,7 @@ _BOTH = {"reassoc", "contract", "nsz"}
 """Sums may be reassociated so that they vectorise; NaN and infinities keep their meaning."""
 
 
-@njit(nogil=True, cache=True, fastmath=_BOTH)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=_BOTH)
 def _compare_row(y: Any, computed: Any, beta: Any, floor: Any, shift: Any, emin: Any, sums: Any) -> None:
     """Add one row's part to its sums. floor: rms of the exact row; shift: 52 + p - 1; emin: least exponent."""
     e_, ee, abs_e, ye, y_, yy, ulps = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
@@ -67,7 +67,7 @@ def _compare_row(y: Any, computed: Any, beta: Any, floor: Any, shift: Any, emin:
     sums[OFF_BIAS] += off
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _compare(y: Any, computed: Any, beta: Any, floor: Any, shift: Any, emin: Any, sums: Any) -> None:
     for i in range(y.shape[0]):
         _compare_row(y[i], computed[i], beta[i if beta.shape[0] > 1 else 0], floor[i], shift, emin, sums[i])
@@ -86,7 +86,7 @@ def compare(y: Array, computed: Array, beta: Array, rms: Array, io: Format, sums
     _compare(y, computed, beta, rms, np.int64(io.precision - 1), np.int64(io.emin), sums)
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _round_exact(y: Any, out: Any, constants: Any) -> None:
     """Round float64 once to a format that float32 carries: to odd in float32 first, then to the format."""
     k = _constants(constants)

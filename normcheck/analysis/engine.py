@@ -106,11 +106,12 @@ class Study:
     parameters: Parameters
     stored: Parameters
     runners: tuple[Runner, ...]
+    momentum: float | None = None
 
     def problem(self, parameters: Parameters, row_start: int, row_stop: int, param_form: Format | None) -> Problem:
         """The problem of a block of rows with those parameters."""
         values = parameters.values(self.norm, self.grouping, row_start, row_stop, param_form)
-        return Problem(norm=self.norm, eps=self.eps, scale=self.scale, k=self.k, **values)
+        return Problem(norm=self.norm, eps=self.eps, scale=self.scale, k=self.k, momentum=self.momentum, **values)
 
     def blocks(self) -> list[tuple[int, int]]:
         """Row ranges: as many rows as fill a block."""
@@ -156,12 +157,12 @@ class _Rows:
     ideal: Array
 
 
-def run_block(study: Study, row_start: int, row_stop: int, *, whole: bool = True, keep: Callable[[int, Array], None] | None = None) -> Block:
+def run_block(study: Study, row_start: int, row_stop: int, *, whole: bool = True, keep: Callable[[Outputs], None] | None = None) -> Block:
     """Run all implementations on rows [row_start, row_stop).
 
     whole: also measure what a factor on the input leaves alone or headroom needs: scale ratio, rounding of the
-    inputs, magnitudes with unbounded exponents. keep: called with each part's index and output of the
-    first runner, for callers that want the output itself.
+    inputs, magnitudes with unbounded exponents. keep: called with the first runner's outputs, for callers that
+    want the values themselves.
     """
     require_subnormals()
     g, rows = study.grouping, row_stop - row_start
@@ -178,10 +179,9 @@ def run_block(study: Study, row_start: int, row_stop: int, *, whole: bool = True
         y, b = outputs.y.part(index), side.beta.part(index)
         dev.compare(y, dev.rounded_once(y, study.io), b, side.rms, study.io, side.ideal)
         for place, (_, out) in enumerate(emulated):
-            computed = out.y.part(index)
-            dev.compare(y, computed, b, side.rms, study.io, sums[place])
-            if keep is not None and place == 0:
-                keep(index, computed)
+            dev.compare(y, out.y.part(index), b, side.rms, study.io, sums[place])
+    if keep is not None:
+        keep(emulated[0][1])
     fits = [_fit(side, out, s, parts, study) for (_, out), s in zip(emulated, sums, strict=True)]
     totals = [
         _total(study, runner, machine, out, side, s, fit, row_start, raw if whole else None)
@@ -317,12 +317,13 @@ def _reference(study: Study, raw: Elements, problem: Problem, outputs: Outputs, 
     _take_ratio(reference, study, raw, outputs, exact, problem)
     if not _all_representable(raw, study.io):
         unrounded = forward(exact, raw, problem, _REFERENCE)
+        sums, rms, zero = np.zeros((exact.rows, dev.COLUMNS)), np.ones(exact.rows), np.zeros((1, 1))
         for index in range(raw.parts):
-            y, error = unrounded.y.part(index), outputs.y.part(index) - unrounded.y.part(index)
-            if np.isfinite(error).all():
-                reference.representation_ee += float(np.vdot(error, error))
-                reference.representation_yy += float(np.vdot(y, y))
-                reference.representation_max = max(reference.representation_max, float(np.abs(error).max()))
+            dev.compare(unrounded.y.part(index), outputs.y.part(index), zero, rms, study.io, sums)
+        finite = sums[:, dev.NONFINITE] == 0
+        reference.representation_ee = float(sums[finite, dev.EE].sum())
+        reference.representation_yy = float(sums[finite, dev.YY].sum())
+        reference.representation_max = float(sums[finite, dev.MAX_E].max(initial=0.0))
     return reference
 
 

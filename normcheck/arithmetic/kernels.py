@@ -18,6 +18,9 @@ import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
 
+jit = njit(nogil=True, cache=True, error_model="numpy")
+"""Compiled once and cached; runs without the interpreter's lock; x / 0 is an infinity, no exception."""
+
 COPY, ADD, SUBTRACT, MULTIPLY, DIVIDE, ABSOLUTE, SQRT, RSQRT, FMA = range(9)
 
 OVERFLOW, UNDERFLOW, SUBNORMAL, INVALID, ABSORBED, ZERO = range(6)
@@ -45,7 +48,7 @@ def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:  # noqa: ARG001
     return signature, codegen
 
 
-@njit(nogil=True, cache=True)
+@jit
 def flushes_subnormals(tiny: float) -> bool:
     """Whether this thread's floating-point unit flushes subnormals: tiny is 2**-1022, halved it must not be 0."""
     return tiny * 0.5 == 0.0
@@ -54,13 +57,13 @@ def flushes_subnormals(tiny: float) -> bool:
 # ------------------------------------------------------------------------------------------------- fast, float32
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _constants(k: Any) -> Any:
     """The constants in registers: a loop that stores could overwrite an array of them, for all that LLVM knows."""
     return (k[0], k[1], k[2], k[3], k[4], k[5], k[6], k[7], k[8], k[9])
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _fast_round(a: Any, k: Any) -> Any:
     """Round the magnitude bits `a` of a float32: nearest-even by integer addition, subnormals by a magic float."""
     r = np.uint32(np.uint32(a + np.uint32(k[1] + np.uint32(np.uint32(a >> k[0]) & k[2]))) & k[3])
@@ -72,7 +75,7 @@ def _fast_round(a: Any, k: Any) -> Any:
     return a if a > _INF else r
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _fast_operate(op: Any, a: Any, b: Any, scalar: Any, v: Any, out: Any) -> None:
     """out = a op b in float32 over one chunk; b is the scalar v where `scalar`."""
     n = a.size
@@ -112,7 +115,7 @@ def _fast_operate(op: Any, a: Any, b: Any, scalar: Any, v: Any, out: Any) -> Non
                 out[j] = np.float32(a[j] / b[j])
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _fast_extremes(u: Any) -> tuple[Any, Any]:
     """Largest magnitude's bits, and the smallest non-zero one's less 1 (so that 0 wraps to the largest)."""
     largest, least = _NOUGHT, _MOST
@@ -124,7 +127,7 @@ def _fast_extremes(u: Any) -> tuple[Any, Any]:
     return largest, least
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _fast_small(u: Any, k: Any) -> tuple[Any, Any]:
     """How many results round to zero though they are not, and how many to subnormals."""
     zeros, below, zero, subnormal = _NOUGHT, _NOUGHT, k[7], k[8]
@@ -135,7 +138,7 @@ def _fast_small(u: Any, k: Any) -> tuple[Any, Any]:
     return zeros, np.uint32(below - zeros)
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _fast_large(op: Any, a: Any, b: Any, scalar: Any, v: Any, out: Any, limit: Any) -> tuple[Any, Any]:
     """Overflows of finite operands, and NaN from operands that are not NaN, in a chunk not yet rounded."""
     over, invalid = 0, 0
@@ -149,7 +152,7 @@ def _fast_large(op: Any, a: Any, b: Any, scalar: Any, v: Any, out: Any, limit: A
     return over, invalid
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _lost_to_zero(a: Any, b: Any, scalar: Any, v: Any, out: Any) -> Any:
     """Products or quotients that float32 itself took to zero (finite quotients by infinity are exact zeros)."""
     lost = 0
@@ -160,7 +163,7 @@ def _lost_to_zero(a: Any, b: Any, scalar: Any, v: Any, out: Any) -> Any:
     return lost
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _fast_absorbed(a: Any, b: Any, scalar: Any, v: Any, out: Any) -> Any:
     """Non-zero terms b that left a unchanged (out already rounded)."""
     absorbed = 0
@@ -171,7 +174,7 @@ def _fast_absorbed(a: Any, b: Any, scalar: Any, v: Any, out: Any) -> Any:
     return absorbed
 
 
-@njit(nogil=True, cache=True)
+@jit
 def fast_elementwise(op: Any, a: Any, b: Any, out: Any, k: Any, counts: Any, extremes: Any, flags: Any, absorb: Any) -> None:
     """out = round(a op b), with events.
 
@@ -225,7 +228,7 @@ def fast_elementwise(op: Any, a: Any, b: Any, out: Any, k: Any, counts: Any, ext
     _merge_extremes(largest, least, extremes)
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _merge_extremes(largest: Any, least: Any, extremes: Any) -> None:
     """Add largest and smallest magnitude bits (the latter less 1) of finite values to a step's extremes."""
     big = np.float64(np.uint32(largest).view(np.float32))
@@ -243,7 +246,7 @@ _EVEN, _ZERO, _UP, _DOWN, _STOCHASTIC = range(5)
 _GOLDEN, _MIX1, _MIX2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _uniform(key: Any, index: Any) -> Any:
     """Uniform number in [0, 1) from a counter: SplitMix64 (Steele, Lea and Flood 2014) of key + index."""
     z = np.uint64(key + np.uint64(np.uint64(index) * _GOLDEN))
@@ -253,7 +256,7 @@ def _uniform(key: Any, index: Any) -> Any:
     return np.float64(np.uint64(z >> np.uint64(11))) * 2.0**-53
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _to_odd(s: Any, e: Any) -> Any:
     """Fold the sign of the residual e = exact - s into s: the odd one of the two neighbours of the exact value."""
     if e == 0.0 or np.isnan(e) or not np.isfinite(s):
@@ -267,7 +270,7 @@ def _to_odd(s: Any, e: Any) -> Any:
     return np.int64(bits).view(np.float64)
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _two_sum(a: Any, b: Any) -> tuple[Any, Any]:
     """a + b = s + e exactly (Knuth), for finite a, b and s."""
     s = a + b
@@ -275,7 +278,7 @@ def _two_sum(a: Any, b: Any) -> tuple[Any, Any]:
     return s, (a - (s - t)) + (b - t)
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _exact_fma(a: Any, b: Any, c: Any) -> tuple[Any, Any]:
     """a * b + c as a float64 and the sign of what it lacks."""
     p = a * b
@@ -288,7 +291,7 @@ def _exact_fma(a: Any, b: Any, c: Any) -> tuple[Any, Any]:
     return s2, e3 if e3 != 0.0 else e2
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _general_operate(op: Any, a: Any, b: Any, c: Any) -> tuple[Any, Any]:
     """The operation rounded to float64, and a residual of the right sign."""
     if op == COPY:
@@ -316,7 +319,7 @@ def _general_operate(op: Any, a: Any, b: Any, c: Any) -> tuple[Any, Any]:
     return _exact_fma(a, b, c)
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _reciprocal_root_residual(a: Any, s: Any, p: Any) -> Any:
     """Sign of 1/sqrt(a) - s, from 1 - a s^2 with s^2 = p + tail exactly."""
     tail = fma(s, s, -p)
@@ -324,20 +327,20 @@ def _reciprocal_root_residual(a: Any, s: Any, p: Any) -> Any:
     return r - a * tail
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _quantum(v: Any, k: Any) -> Any:
     """Exponent of the format's ulp at v (finite, not 0)."""
     e = ((np.float64(v).view(np.int64) >> 52) & 0x7FF) - 1023
     return max(e, np.int64(k[1])) - (np.int64(k[0]) - 1)
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _power(e: Any) -> Any:
     """2.0**e for -1022 <= e <= 1023."""
     return np.int64((np.int64(e) + 1023) << 52).view(np.float64)
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _general_round(v: Any, k: Any, mode: Any, uniform: Any) -> tuple[Any, Any]:
     """Round a float64 (rounded to odd, if not exact) to the format; also whether it overflowed."""
     if np.isnan(v):
@@ -364,7 +367,7 @@ def _general_round(v: Any, k: Any, mode: Any, uniform: Any) -> tuple[Any, Any]:
     return np.copysign(r, v), False
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _zero_sum(op: Any, a: Any, b: Any, c: Any, s: Any, mode: Any) -> Any:
     """The sign of an exact zero: -0 rounding down, unless both terms are +0 (IEEE 754 6.3)."""
     if mode != _DOWN or s != 0.0 or op not in (ADD, SUBTRACT, FMA):
@@ -375,7 +378,7 @@ def _zero_sum(op: Any, a: Any, b: Any, c: Any, s: Any, mode: Any) -> Any:
     return s if both_plus else -0.0
 
 
-@njit(nogil=True, cache=True)
+@jit
 def general_step(op: Any, a: Any, b: Any, c: Any, k: Any, uniform: Any) -> tuple[Any, Any, Any]:
     """One rounded operation: the result, its events as flags (1 << place in the counts), the magnitude before."""
     mode = np.int64(k[4])
@@ -399,7 +402,7 @@ def general_step(op: Any, a: Any, b: Any, c: Any, k: Any, uniform: Any) -> tuple
     return r, events, abs(v)
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _events(op: Any, a: Any, b: Any, c: Any, v: Any, r: Any, over: Any, k: Any) -> Any:
     """Events of one operation as bits."""
     finite = np.isfinite(a)
@@ -419,7 +422,7 @@ def _events(op: Any, a: Any, b: Any, c: Any, v: Any, r: Any, over: Any, k: Any) 
     return 1 << SUBNORMAL if abs(r) < k[3] else 0
 
 
-@njit(nogil=True, cache=True)
+@jit
 def general_elementwise(
     op: Any, a: Any, b: Any, c: Any, out: Any, k: Any, key: Any, counts: Any, extremes: Any, flags: Any, absorb: Any
 ) -> None:
@@ -444,7 +447,7 @@ def general_elementwise(
                 counts[ABSORBED] += 1
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _record(events: Any, size: Any, counts: Any, extremes: Any, flags: Any, i: Any) -> None:
     """Add one operation's events to the counts, the extremes and the row's flags."""
     if size > extremes[0]:

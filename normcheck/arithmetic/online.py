@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
 
-from normcheck.arithmetic.kernels import ADD, DIVIDE, MULTIPLY, SUBTRACT, _record, _uniform, general_step
+from normcheck.arithmetic.kernels import ADD, DIVIDE, MULTIPLY, SUBTRACT, _record, _uniform, general_step, jit
 
 MEAN, TOTAL, COUNT, WHOLE_MEAN, WHOLE_TOTAL, WHOLE_COUNT = range(6)
 """Planes of the state: the chunk under way, and all chunks of the lane merged so far."""
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _round(op: Any, a: Any, b: Any, k: Any, draw: Any, counts: Any, extremes: Any, flags: Any, row: Any) -> Any:
     """One rounded, recorded operation. draw: [key, index] of the random numbers, the index moves on."""
     uniform = 0.0
@@ -24,7 +23,7 @@ def _round(op: Any, a: Any, b: Any, k: Any, draw: Any, counts: Any, extremes: An
     return r
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _accept(s: Any, lane: Any, x: Any, km: Any, kt: Any, draw: Any, cm: Any, em: Any, fm: Any, ct: Any, et: Any, ft: Any, row: Any) -> None:
     """d = x - m; m += d / i; M += d * (x - m)."""
     s[COUNT, lane] += 1.0
@@ -36,7 +35,7 @@ def _accept(s: Any, lane: Any, x: Any, km: Any, kt: Any, draw: Any, cm: Any, em:
     s[TOTAL, lane] = _round(ADD, s[TOTAL, lane], term, kt, draw, ct, et, ft, row)
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _merge(
     a: Any, b: Any, km: Any, kt: Any, draw: Any, cm: Any, em: Any, fm: Any, ct: Any, et: Any, ft: Any, row: Any
 ) -> tuple[Any, Any, Any]:
@@ -57,7 +56,7 @@ def _merge(
     return mean, _round(ADD, total, between, kt, draw, ct, et, ft, row), n
 
 
-@njit(nogil=True, cache=True)
+@jit
 def online_part(
     x: Any, state: Any, chunk: Any, km: Any, kt: Any, draw: Any, cm: Any, em: Any, fm: Any, ct: Any, et: Any, ft: Any
 ) -> None:
@@ -77,7 +76,7 @@ def online_part(
                 _close(s, lane, km, kt, draw, cm, em, fm, ct, et, ft, i)
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _close(s: Any, lane: Any, km: Any, kt: Any, draw: Any, cm: Any, em: Any, fm: Any, ct: Any, et: Any, ft: Any, row: Any) -> None:
     """Merge the lane's chunk into what the lane has, and begin the next."""
     whole = (s[WHOLE_MEAN, lane], s[WHOLE_TOTAL, lane], s[WHOLE_COUNT, lane])
@@ -87,7 +86,7 @@ def _close(s: Any, lane: Any, km: Any, kt: Any, draw: Any, cm: Any, em: Any, fm:
     s[MEAN, lane] = s[TOTAL, lane] = s[COUNT, lane] = 0.0
 
 
-@njit(nogil=True, cache=True)
+@jit
 def online_finish(
     state: Any, km: Any, kt: Any, draw: Any, cm: Any, em: Any, fm: Any, ct: Any, et: Any, ft: Any, mean: Any, total: Any
 ) -> None:

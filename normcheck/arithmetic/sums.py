@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from normcheck.arithmetic.kernels import (
     _ABS,
@@ -28,10 +27,11 @@ from normcheck.arithmetic.kernels import (
     _record,
     _uniform,
     general_step,
+    jit,
 )
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _fast_lane_steps(x: Any, steps: Any, acc: Any, k: Any, big: Any, least: Any, absorbed: Any, below: Any) -> None:
     """acc = round(acc + x) for `steps` runs of as many terms as there are lanes. acc: the lanes' bits, uint32.
 
@@ -58,7 +58,7 @@ def _fast_lane_steps(x: Any, steps: Any, acc: Any, k: Any, big: Any, least: Any,
         base = np.uintp(base + np.uintp(acc.size))
 
 
-@njit(nogil=True, cache=True)
+@jit
 def fast_lanes(x: Any, acc: Any, k: Any, counts: Any, extremes: Any, suspect: Any) -> None:
     """Add the rows of x (rows, n) float32 to the lanes acc (rows, W) float32, element i to lane i mod W.
 
@@ -92,7 +92,7 @@ def fast_lanes(x: Any, acc: Any, k: Any, counts: Any, extremes: Any, suspect: An
         _merge_extremes(largest, smallest, extremes)
 
 
-@njit(nogil=True, cache=True)
+@jit
 def weigh(x: Any, exact: Any, mass: Any) -> None:
     """Add each row's sum, and its sum of magnitudes, of x (rows, m) float32 or float64, in float64 over 32 lanes."""
     rows, m = x.shape
@@ -110,7 +110,7 @@ def weigh(x: Any, exact: Any, mass: Any) -> None:
         mass[i] += positive.sum()
 
 
-@njit(nogil=True, cache=True)
+@jit
 def general_lanes(
     x: Any, y: Any, fused: Any, acc: Any, k: Any, key: Any, counts: Any, extremes: Any, flags: Any
 ) -> None:
@@ -138,7 +138,7 @@ def general_lanes(
             acc[i, lane] = r
 
 
-@njit(nogil=True, cache=True)
+@jit
 def kahan(
     x: Any, acc: Any, compensation: Any, k: Any, key: Any, counts: Any, extremes: Any, flags: Any
 ) -> None:

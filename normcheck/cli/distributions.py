@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 _COLUMNS = {"usage": "write", "formula": "z", "title": "what it is"}
 _NARROW = ("title",)
 _NOTE = (
-    "x = mean + std * z, with --mean and --std; N is a standard normal, U uniform on (0, 1). Every continuous "
-    "distribution of scipy.stats is one too, as gamma(a=2): all its shape parameters must be given. "
-    "A name shows its parameters: normcheck distributions outlier"
+    "x = mean + std * z, with --mean and --std; N is a standard normal, U uniform on (0, 1). Every "
+    "continuous distribution of scipy.stats is one too, as gamma(a=2): all its shape parameters must be "
+    "given. A name shows its parameters: normcheck distributions outlier"
 )
 
 

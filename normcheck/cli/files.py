@@ -37,8 +37,8 @@ def check_writable(path: str) -> None:
 def write_whole(path: str, text: str) -> None:
     """Write a text file that is there completely or, whatever happens meanwhile, as it was before.
 
-    The text goes into a temporary file in the same directory, to the disk, and then takes the file's name. Links
-    are followed; what is no regular file (a pipe, a device) is written to in place.
+    The text goes into a temporary file in the same directory, to the disk, and then takes the file's name.
+    Links are followed; what is no regular file (a pipe, a device) is written to in place.
 
     Raises:
         NormcheckError: it cannot be written; nothing is left behind.

@@ -31,7 +31,12 @@ _NOTE = (
 )
 
 
-def formats(name: Name = None, *, form: ListAs = ListFormat.TABLE, debug: Debug = False) -> None:  # noqa: ARG001
+def formats(
+    name: Name = None,
+    *,
+    form: ListAs = ListFormat.TABLE,
+    debug: Debug = False,  # noqa: ARG001
+) -> None:
     """List the number formats, or show all facts of one."""
     from normcheck.arithmetic.formats import FORMATS, format_named
     from normcheck.render.lists import Listing

@@ -26,7 +26,7 @@ for _command in (simulate, formats, norms, implementations, distributions, schem
     app.command()(_command)
 
 _TyperError = typer.BadParameter.__mro__[2]
-"""What Typer raises for every error in usage: the base of its ``BadParameter``'s base, public only as such."""
+"""What Typer raises for every error in usage: public only as the base of ``BadParameter``'s base."""
 
 
 def _version(value: bool) -> None:

@@ -53,7 +53,9 @@ Implementations = Annotated[
 Shape = Annotated[
     str,
     typer.Option(
-        metavar="N,C,...", rich_help_panel=_INPUT, help="Dimensions: N,C,... or ...,D for layer and rms norms."
+        metavar="N,C,...",
+        rich_help_panel=_INPUT,
+        help="Dimensions: N,C,... or ...,D for layer and rms norms.",
     ),
 ]
 NumGroups = Annotated[
@@ -90,27 +92,43 @@ Dist = Annotated[
         help="As 'student-t(df=4)'; `normcheck distributions` lists them.",
     ),
 ]  # fmt: skip
-Eps = Annotated[float, typer.Option(metavar="X", rich_help_panel=_NORM, help="Added to variance or statistic.")]
+Eps = Annotated[
+    float, typer.Option(metavar="X", rich_help_panel=_NORM, help="Added to variance or statistic.")
+]
 EpsComparable = Annotated[
     bool,
     typer.Option(
-        "--eps-comparable", rich_help_panel=_NORM, help="Add sqrt(eps) to statistics, as L2 adds eps to variances."
+        "--eps-comparable",
+        rich_help_panel=_NORM,
+        help="Add sqrt(eps) to statistics, as L2 adds eps to variances.",
     ),
 ]
 Constants = Annotated[
     Constant,
-    typer.Option(rich_help_panel=_NORM, help="Factor of statistics other than L2: exact for n, or the paper's."),
+    typer.Option(
+        rich_help_panel=_NORM, help="Factor of statistics other than L2: exact for n, or the paper's."
+    ),
 ]
-K = Annotated[int, typer.Option("--k", metavar="K", rich_help_panel=_NORM, help="Elements of a topk statistic.")]
-AsMode = Annotated[Mode, typer.Option(rich_help_panel=_NORM, help="Statistics of the batch, or running ones.")]
+K = Annotated[
+    int, typer.Option("--k", metavar="K", rich_help_panel=_NORM, help="Elements of a topk statistic.")
+]
+AsMode = Annotated[
+    Mode, typer.Option(rich_help_panel=_NORM, help="Statistics of the batch, or running ones.")
+]
 Mean = Annotated[float, typer.Option(metavar="X", rich_help_panel=_INPUT, help="Added to the scaled noise.")]
 Std = Annotated[float, typer.Option(metavar="X", rich_help_panel=_INPUT, help="Scale of the noise.")]
 Seed = Annotated[int, typer.Option(metavar="N", rich_help_panel=_INPUT, help="Same seed, same report.")]
-Ftz = Annotated[bool, typer.Option("--ftz", rich_help_panel=_ARITHMETIC, help="Flush subnormal results to zero.")]
-Daz = Annotated[bool, typer.Option("--daz", rich_help_panel=_ARITHMETIC, help="Take subnormal operands as zero.")]
+Ftz = Annotated[
+    bool, typer.Option("--ftz", rich_help_panel=_ARITHMETIC, help="Flush subnormal results to zero.")
+]
+Daz = Annotated[
+    bool, typer.Option("--daz", rich_help_panel=_ARITHMETIC, help="Take subnormal operands as zero.")
+]
 Format = Annotated[
     ReportFormat | None,
-    typer.Option("--format", show_default="table", rich_help_panel=_REPORT, help="Report on standard output."),
+    typer.Option(
+        "--format", show_default="table", rich_help_panel=_REPORT, help="Report on standard output."
+    ),
 ]
 JsonPath = Annotated[
     str | None,
@@ -119,7 +137,9 @@ JsonPath = Annotated[
         help="Write a JSON report there too; - replaces the table on standard output.",
     ),
 ]  # fmt: skip
-Steps = Annotated[bool, typer.Option("--steps", rich_help_panel=_REPORT, help="Show every step of every result.")]
+Steps = Annotated[
+    bool, typer.Option("--steps", rich_help_panel=_REPORT, help="Show every step of every result.")
+]
 Fail = Annotated[
     FailOn, typer.Option("--fail-on", rich_help_panel=_REPORT, help="Exit with 1 from this severity on.")
 ]
@@ -163,16 +183,21 @@ def simulate(
     Exit codes: 0 clean, 1 findings at or above --fail-on, 2 an error, 3 nothing was analysed.
     """
     to = delivery(form, json_path, steps=steps)
-    arguments = {
-        "distribution": dist, "mean": mean, "std": std, "seed": seed,
-        "precisions": names(precision, "fp16"), "norms": names(norm, "batch-l2"),
-        "implementations": names(implementation), "shape": dimensions(shape), "num_groups": num_groups,
-        "mode": mode.value, "eps": eps, "eps_comparable": eps_comparable, "constant": constant.value, "k": k,
-        "rounding": rounding, "order": order, "ftz": ftz, "daz": daz, "params": params, "jobs": jobs,
-    }  # fmt: skip
+    precisions, norms, implementations = (
+        names(precision, "fp16"),
+        names(norm, "batch-l2"),
+        names(implementation),
+    )
+    size = dimensions(shape)
     from normcheck.analysis.simulate import simulate as run
 
     with progress(quiet=quiet) as tick:
-        report = run(**arguments, progress=tick)
+        report = run(
+            distribution=dist, mean=mean, std=std, seed=seed, precisions=precisions, norms=norms,
+            implementations=implementations, shape=size, num_groups=num_groups, mode=mode.value, eps=eps,
+            eps_comparable=eps_comparable, constant=constant.value, k=k, order=order, ftz=ftz, daz=daz,
+            rounding=rounding,  # type: ignore[arg-type]  # any text: the engine says which it knows
+            params=params, jobs=jobs, progress=tick,
+        )  # fmt: skip
     deliver(report, to)
     raise typer.Exit(exit_code(report, fail_on))

@@ -32,7 +32,9 @@ class Problem:
 
     eps: as given, in the units of what it is added to. scale: the constant C of the statistic. weight, bias: gamma
     and beta, per row or per element; None for 1 and 0. running_mean, running_statistic: fixed statistics of eval
-    mode; the latter is the variance for l2, else the statistic itself. residual: added to the input first.
+    mode, or, with a momentum, the old ones that a batch's are mixed into; the latter is the variance for l2, else the
+    statistic itself. momentum: weight of the batch's statistics; None in eval mode and where none are kept.
+    residual: added to the input first.
     """
 
     norm: Norm
@@ -43,6 +45,7 @@ class Problem:
     bias: Value | None = None
     running_mean: PerRow | None = None
     running_statistic: PerRow | None = None
+    momentum: float | None = None
     residual: Elements | None = None
 
 
@@ -60,6 +63,7 @@ class Outputs:
     before_eps: PerRow
     s: PerRow
     reciprocal: PerRow | None
+    running: tuple[PerRow | None, PerRow] | None = None
 
 
 def forward(a: Arithmetic, x: Elements, problem: Problem, how: Implementation) -> Outputs:
@@ -90,21 +94,39 @@ def forward(a: Arithmetic, x: Elements, problem: Problem, how: Implementation) -
     weight = problem.weight
     if weight is not None and how.weight_offset:
         weight = a.add("gain", weight, a.constant("gain", how.weight_offset))
+    running = _updated(a, mean, before_eps, problem)
     if how.normalize_form == "fold" and reciprocal is not None:
         y = _folded(a, x, mean, reciprocal, weight, problem.bias)
-        return Outputs(a.convert("store", y), None, mean, before_eps, s, reciprocal)
+        return Outputs(a.convert("store", y), None, mean, before_eps, s, reciprocal, running)
     normalized = _normalize(a, x, c, mean, s, reciprocal, how)
     if how.normalized is not None:
         normalized = a.convert("cast", normalized)
     y = _affine(a, normalized, weight, problem.bias)
-    return Outputs(a.convert("store", y), normalized, mean, before_eps, s, reciprocal)
+    return Outputs(a.convert("store", y), normalized, mean, before_eps, s, reciprocal, running)
+
+
+def _updated(a: Arithmetic, mean: PerRow | None, statistic: PerRow, problem: Problem) -> tuple[PerRow | None, PerRow] | None:
+    """running = (1 - m) running + m batch; the batch's variance with n - 1 in place of n (torch's BatchNorm)."""
+    if problem.momentum is None or problem.running_statistic is None:
+        return None
+    if problem.norm.statistic.name == "l2" and a.n > 1:
+        statistic = a.multiply("running-update", statistic, a.constant("running-update", a.n / (a.n - 1)))
+    old_mean = problem.running_mean
+    new_mean = None if mean is None or old_mean is None else _mixed(a, old_mean, mean, problem.momentum)
+    return new_mean, _mixed(a, problem.running_statistic, statistic, problem.momentum)
+
+
+def _mixed(a: Arithmetic, old: PerRow, new: PerRow, momentum: float) -> PerRow:
+    kept = a.multiply("running-update", old, a.constant("running-update", 1.0 - momentum))
+    added = a.multiply("running-update", new, a.constant("running-update", momentum))
+    return a.add("running-update", kept, added)
 
 
 def _statistics(
     a: Arithmetic, x: Elements, problem: Problem, how: Implementation
 ) -> tuple[PerRow | None, Elements | None, PerRow]:
     """Mean, centred elements where they are at hand, and the statistic before eps."""
-    if problem.running_statistic is not None:
+    if problem.running_statistic is not None and problem.momentum is None:
         return problem.running_mean, None, problem.running_statistic
     if problem.norm.statistic.name == "l2":
         return VARIANCES[how.variance](a, x, problem.norm.centred, how)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
 
-from normcheck.arithmetic.formats import FLOAT32, Format
+from normcheck.arithmetic.formats import FLOAT32, FLOAT64, Format
 from normcheck.arithmetic.rounding import Rounding, round_to
 from normcheck.arithmetic.values import PART, Elements, PerRow
 from normcheck.errors import UsageError, unknown_name
@@ -53,7 +53,7 @@ class Parameters:
     def cast(self, storage: Storage, io: Format, rounding: Rounding) -> Parameters:
         """The parameters as that storage keeps them (rounded to nearest: a cast, not an operation of the norm)."""
         if storage == "stored":
-            return replace(self, form=self.form or FLOAT32)
+            return replace(self, form=self.form or self._narrowest())
         form = io if storage == "io" else FLOAT32
 
         def cast(x: Array | None) -> Array | None:
@@ -61,6 +61,11 @@ class Parameters:
 
         fields = ("weight", "bias", "running_mean", "running_statistic")
         return Parameters(**{name: cast(getattr(self, name)) for name in fields}, form=form)
+
+    def _narrowest(self) -> Format:
+        """float32 where all given numbers are numbers of it, else float64."""
+        given = [x for x in (self.weight, self.bias, self.running_mean, self.running_statistic) if x is not None]
+        return FLOAT32 if all(np.array_equal(x, x.astype(np.float32), equal_nan=True) for x in given) else FLOAT64
 
     def values(self, norm: Norm, grouping: Grouping, row_start: int, row_stop: int, form: Format | None) -> Values:
         """The parameters of rows [row_start, row_stop) as values of the arithmetic."""

@@ -38,10 +38,11 @@ def _underflow(shown: Shown) -> list[str]:
 
 
 def _tally(tally: Tally, shown: Shown) -> list[str]:
-    """Return events of operations, and in how many rows, where there were any."""
-    total = shown.result.rows.total
-    rows = [f"in {of(tally.rows, total)}", plural(shown.noun, total)]
-    return [of(tally.count, tally.of), *(rows if tally.count else ())]
+    """Return events of operations, and in how many rows, where there were any and rows are known."""
+    events, total = of(tally.count, tally.of), shown.result.rows.total
+    if not tally.count or tally.rows is None:
+        return [events]
+    return [events, f"in {of(tally.rows, total)}", plural(shown.noun, total)]
 
 
 def _deviation(shown: Shown) -> list[str]:
@@ -121,17 +122,14 @@ _NARROW = (
 
 def layouts(shown: list[Shown]) -> list[Layout[Shown]]:
     """Return the layouts for these results, the widest first."""
-    told = [_name(field, field) for field in ("layer", "mode") if _varies(shown, field)]
+    layers, modes = ({getattr(item.result, field) for item in shown} for field in ("layer", "mode"))
+    told = [*([_name("layer", "layer")] * (layers != {None})), *([_name("mode", "mode")] * (len(modes) > 1))]
     return [
         Layout((_VERDICT, *told, *_NAMES, *_LINES)),
         Layout((_VERDICT, *told, *_NAMES, *_STACKS)),
         Layout((_VERDICT, *_STACKS), above=_above),
         Layout(_NARROW, above=_above),
     ]
-
-
-def _varies(shown: list[Shown], field: str) -> bool:
-    return len({getattr(item.result, field) for item in shown}) > 1
 
 
 def _above(shown: Shown) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from normcheck.render.figures import bits, figure, of
 from normcheck.render.layout import Lines, paragraph
 from normcheck.render.places import Shown, distinct, plural, where
-from normcheck.results import SEVERITIES, Finding, Report
+from normcheck.results import SEVERITIES, Finding, Report, Result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,8 @@ def _messages(found: list[Finding]) -> Iterator[str]:
     places: dict[tuple[str, str], list[str]] = {}
     for finding in found:
         message = finding.message + (" [rests on an assumption]" if finding.assumed else "")
-        places.setdefault((_at(finding.step), message), []).append(where(finding))
+        step = "" if finding.step and message.startswith(finding.step) else _at(finding.step)
+        places.setdefault((step, message), []).append(where(finding))
     for (step, message), names in places.items():
         yield f"{', '.join(distinct(names))}{step}: {message}"
 
@@ -59,8 +60,8 @@ def unseen(shown: list[Shown], width: int) -> Lines:
 def _bound(shown: Shown) -> str:
     elements, rows = shown.result.input.elements, shown.result.rows.total
     return (
-        f"no overflow in {elements} {plural('element', elements)} of {rows} {plural(shown.noun, rows)}: with 95% "
-        f"confidence it strikes at most {figure(_RULE_OF_THREE / max(elements, 1))} of all elements (3/N) "
+        f"no overflow in {elements} {plural('element', elements)} of {rows} {plural(shown.noun, rows)}: "
+        f"with 95% confidence it strikes at most {figure(_RULE_OF_THREE / max(elements, 1))} of all elements (3/N) "
         f"and {figure(min(_RULE_OF_THREE / rows, 1.0))} of all {shown.noun}s"
     )
 
@@ -78,13 +79,17 @@ def verdict(report: Report, shown: list[Shown], width: int) -> Lines:
 
 def _befell(shown: Shown, found: list[Finding]) -> str:
     """Return the worst row of a result, or the worst rule that fired on it, or how much room it has."""
-    result, room = shown.result, shown.result.headroom
+    result = shown.result
     if result.worst_rows:
         row = result.worst_rows[0]
         bad = f"{of(result.rows.bad, result.rows.total)} {plural(shown.noun, result.rows.total)} bad"
         return f"{bad}, the worst {shown.noun} {row.index}: {row.kind}{_at(row.first_bad_step)}"
-    if found and result.verdict != "ok":
-        return found[0].rule + _at(found[0].step)
+    rule = [found[0].rule + _at(found[0].step)] if found and result.verdict != "ok" else []
+    return ", ".join([*rule, _room(result)])
+
+
+def _room(result: Result) -> str:
+    room = result.headroom
     if room.overflow_bits is None:
         return "no step overflows at any scale"
     return " ".join(["headroom", *bits(room.overflow_bits, room.overflow_step)])

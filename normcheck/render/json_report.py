@@ -51,7 +51,7 @@ def _item(value: Any) -> Any:
     """Return a numpy scalar as Python's own number."""
     if hasattr(value, "item"):
         return value.item()
-    raise NotImplementedError
+    raise TypeError(f"{type(value).__name__} is no data")
 
 
 def _strict(value: Any) -> Any:

@@ -33,8 +33,11 @@ STYLES = {
 }
 """Colours of the words that judge. The word is always printed: no meaning is in the colour alone."""
 
-_HEAD, _TITLE = "bold", "bold"
+_HEAD = "bold"
 _GAP = "  "
+_GLUE = "\N{NO-BREAK SPACE}"
+"""A blank at which no line is broken; never part of printable text, which has it escaped."""
+
 _PROSE_WIDTH = 28
 """Prose narrower than this is hard to read: a layout that would need it does not fit."""
 
@@ -91,18 +94,26 @@ def pairs(items: Iterable[tuple[str, str]], *, width: int) -> Lines:
     return lines
 
 
-def paragraph(text: str, *, width: int, indent: int = 0, hanging: int = 0, head: str = "") -> Lines:
-    """Return text wrapped between words, its second line further indented; `head` begins it in colour."""
-    inner = width - indent - hanging
+def paragraph(
+    text: str | Sequence[str], *, width: int, indent: int = 0, hanging: int = 0, head: str = ""
+) -> Lines:
+    """Return text wrapped between words, its second line further indented; `head` begins it in colour.
+
+    A sequence is a list of facts: they are kept in one piece where that leaves no ragged lines.
+    """
+    inner = width - indent
+    whole = printable(text) if isinstance(text, str) else "; ".join(_glued(fact, inner) for fact in text)
     first, *rest = textwrap.wrap(
-        printable(f"{head} {text}" if head else text),
-        inner + hanging,
-        subsequent_indent=" " * hanging,
-        break_on_hyphens=False,
+        f"{head} {whole}" if head else whole, inner, subsequent_indent=" " * hanging, break_on_hyphens=False
     ) or [""]
-    line = Text(" " * indent + first)
-    line.stylize(STYLES.get(head, _TITLE), indent, indent + len(head))
-    return [line, *(Text(" " * indent + text) for text in rest)]
+    line = Text(" " * indent + first.replace(_GLUE, " "))
+    line.stylize(STYLES.get(head, _HEAD), indent, indent + len(head))
+    return [line, *(Text(" " * indent + other.replace(_GLUE, " ")) for other in rest)]
+
+
+def _glued(fact: str, width: int) -> str:
+    shown = printable(fact)
+    return shown.replace(" ", _GLUE) if len(shown) <= width // 3 else shown
 
 
 def printable(text: str) -> str:

@@ -26,7 +26,8 @@ def render() -> str:
 def schema() -> dict[str, Any]:
     """Return the schema that every report of this format validates against.
 
-    All fields are required; fields that it does not name are allowed, since later versions may add some.
+    Reports are written with all fields: all are required, and none has a default. Fields that the schema does
+    not name are allowed, since later versions may add some.
     """
     generated = msgspec.json.schema(Report)
     definitions = {name: _refined(part) for name, part in generated["$defs"].items()}
@@ -44,9 +45,9 @@ def _refined(part: Any) -> Any:
         return [_refined(item) for item in part]
     if not isinstance(part, dict):
         return part
-    if part == {"type": "number"}:
+    if part.get("type") == "number":
         return {"$ref": "#/$defs/Number"}
-    refined = {key: _refined(value) for key, value in part.items()}
+    refined = {key: _refined(value) for key, value in part.items() if key != "default"}
     if isinstance(part.get("properties"), dict):
         refined["required"] = list(part["properties"])
     if isinstance(part.get("description"), str):

@@ -54,7 +54,7 @@ def _under(report: Report, shown: list[Shown], width: int) -> list[Lines]:
     ]
 
 
-def _premise(report: Report) -> str:
+def _premise(report: Report) -> list[str]:
     """Return what was computed on: source, seed, shape, elements, n, eps, mode and parameters."""
     results, settings = report.results, report.settings
     seed, shape = settings.get("seed"), settings.get("shape")
@@ -68,7 +68,7 @@ def _premise(report: Report) -> str:
         _either(result.mode for result in results),
         f"params {_either(result.params for result in results)}" if results else "",
     ]
-    return "; ".join(filter(None, facts))
+    return [fact for fact in facts if fact]
 
 
 def _dimensions(shape: object) -> str:

@@ -31,6 +31,12 @@ ROOT_BITS = 240
 """Bits of a square root before its sticky bit: far more than any format here can see."""
 
 
+@functools.cache
+def power(exponent):
+    """Return 2**exponent exactly."""
+    return Fraction(2) ** exponent
+
+
 @dataclass(frozen=True)
 class Target:
     """A format by the widths of its fields, its bias and the codes that are no finite numbers."""
@@ -61,21 +67,21 @@ class Target:
         """Return the exact value of a positive code, as if no code were infinity or NaN."""
         exponent, mantissa = divmod(code, 2**self.mantissa_bits)
         if exponent == 0:
-            return mantissa * Fraction(2) ** (self.emin - self.mantissa_bits)
-        return (2**self.mantissa_bits + mantissa) * Fraction(2) ** (exponent - self.bias - self.mantissa_bits)
+            return mantissa * power(self.emin - self.mantissa_bits)
+        return (2**self.mantissa_bits + mantissa) * power(exponent - self.bias - self.mantissa_bits)
 
-    @property
+    @functools.cached_property
     def largest(self):
         return self.magnitude(self.largest_code)
 
-    @property
+    @functools.cached_property
     def beyond(self):
         """What would be the next number after the largest: values are rounded as if it existed, then overflow."""
         return self.magnitude(self.largest_code + 1)
 
-    @property
+    @functools.cached_property
     def smallest_normal(self):
-        return Fraction(2) ** self.emin
+        return power(self.emin)
 
     @functools.cached_property
     def magnitudes(self):
@@ -154,33 +160,42 @@ def round_exact(value, form, mode="nearest-even", overflow="ieee", *, ftz=False,
     """
     if not isinstance(value, Fraction):
         return _round_special(value, form, overflow)
-    if value == 0:
-        return 0.0
-    sign, size = (-1, -value) if value < 0 else (1, value)
-    quantum = Fraction(2) ** (max(_exponent(size), form.emin) - form.mantissa_bits)
-    steps = math.floor(size / quantum)
-    rest = size / quantum - steps
-    up = {
-        "nearest-even": rest > Fraction(1, 2) or (rest == Fraction(1, 2) and steps % 2 == 1),
-        "toward-zero": False,
-        "up": rest > 0 and sign > 0,
-        "down": rest > 0 and sign < 0,
-        "stochastic": rest > random,
-    }[mode]
-    size = (steps + up) * quantum
+    sign = -1 if value < 0 else 1
+    size = unbounded(value, form, mode, random=random)
     if size > form.largest:
         inwards = mode == "toward-zero" or (mode == "up" and sign < 0) or (mode == "down" and sign > 0)
         return _overflowed(sign, form, overflow, inwards=inwards)
     if ftz and size < form.smallest_normal:
-        size = Fraction(0)
+        size = 0
     if size == 0:
         return 0.0 if form.nan == "negative-zero" else math.copysign(0.0, sign)
     return sign * float(size)
 
 
+def unbounded(value, form, mode, *, random=Fraction(0)):
+    """Return the magnitude of a Fraction that is not 0, rounded as if there were no largest number."""
+    up_is_away, size = value > 0, abs(value)
+    quantum = power(max(_exponent(size), form.emin) - form.mantissa_bits)
+    steps, rest = divmod(size, quantum)
+    rest /= quantum
+    away = {
+        "nearest-even": rest > Fraction(1, 2) or (rest == Fraction(1, 2) and steps % 2 == 1),
+        "toward-zero": False,
+        "up": rest > 0 and up_is_away,
+        "down": rest > 0 and not up_is_away,
+        "stochastic": rest > random,
+    }[mode]
+    return (steps + away) * quantum
+
+
+def overflows(value, form, mode="nearest-even"):
+    """Return whether an exact value rounds to a magnitude beyond the largest finite number."""
+    return isinstance(value, Fraction) and unbounded(value, form, mode) > form.largest
+
+
 def _exponent(size):
     exponent = size.numerator.bit_length() - size.denominator.bit_length()
-    return exponent if size >= Fraction(2) ** exponent else exponent - 1
+    return exponent if size >= power(exponent) else exponent - 1
 
 
 def _overflowed(sign, form, overflow, *, inwards):

@@ -37,18 +37,12 @@ class Model:
         policy = self.settings.get("overflow", "ieee")
         result = oracle.round_exact(exact, self.form, mode, policy, ftz=ftz)
         counts, whole = self.counts, not any(math.isnan(x) for x in seen)
-        unbounded = oracle.round_exact(
-            exact, oracle.Target(12, *self.form_rest(), "ieee", infinities=True), mode
-        )
         counts["operations"] += 1
-        counts["overflow"] += all(map(math.isfinite, seen)) and abs(unbounded) > self.form.largest
+        counts["overflow"] += all(map(math.isfinite, seen)) and oracle.overflows(exact, self.form, mode)
         counts["underflow"] += result == 0 and isinstance(exact, Fraction)
         counts["subnormal"] += 0 < abs(result) < self.form.smallest_normal
         counts["invalid"] += whole and isinstance(exact, float) and math.isnan(exact)
         return result
-
-    def form_rest(self):
-        return self.form.mantissa_bits, self.form.bias
 
     def add(self, total, term):
         """Add a term to a sum; it is absorbed where it is not zero and the finite sum stays as it was."""

@@ -72,6 +72,7 @@ def result(**changes: object) -> Result:
             negative_rows=0,
             max_relative_error=0.000712,
             eps_share_max=1.23e-9,
+            eps_dominated_rows=0,
         ),
         "deviation": deviation(
             0.000234,
@@ -163,6 +164,7 @@ COLLAPSED = result(
         negative_rows=1,
         max_relative_error=inf,
         eps_share_max=1.1e-9,
+        eps_dominated_rows=0,
     ),
     deviation=deviation(
         0.991,
@@ -195,7 +197,8 @@ NEVER_FINITE = result(
     shape=Shape(groups=128, size=64),
     input=Input(source="gaussian(mean=0, std=100)", assumed=False, rows=128, elements=8192),
     overflow=Tally(count=1234567, of=9876543, rows=128),
-    invalid=Tally(count=128, of=9876543, rows=128),
+    underflow=Tally(count=17, of=9876543, rows=None),
+    invalid=Tally(count=128, of=9876543, rows=None),
     rows=Rows(total=128, nonfinite=128, collapsed=0, amplified=0, shrunk=0),
     worst_rows=(WorstRow(index=0, kind="nonfinite", s=0.0, s_emulated=-inf, first_bad_step="load"),),
     statistic=Statistic(
@@ -204,6 +207,7 @@ NEVER_FINITE = result(
         negative_rows=0,
         max_relative_error=nan,
         eps_share_max=inf,
+        eps_dominated_rows=128,
     ),
     deviation=deviation(None, None),
     representation=Representation(max_abs=inf, relative_rms=nan),

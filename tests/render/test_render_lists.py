@@ -9,10 +9,13 @@ from normcheck.render import lists
 from normcheck.render.lists import Entry, Listing
 
 LONG = "a-name-that-is-quite-a-bit-longer-than-one-would-like-in-a-narrow-terminal"
+WORDS = "plain words " * 12
 ENTRIES = (
-    Entry("first", {"size": 65504.0, "small": 6.103515625e-05, "flag": True, "title": "plain words " * 12, "of": ("a", "b")}),
+    Entry(
+        "first", {"size": 65504.0, "small": 6.103515625e-05, "flag": True, "title": WORDS, "of": ("a", "b")}
+    ),
     Entry(LONG, {"size": 1e308, "small": inf, "flag": False, "title": "short", "of": ()}),
-)  # fmt: skip
+)
 LISTING = Listing(
     entries=ENTRIES,
     columns={"size": "largest", "small": "smallest\nnumber", "flag": "flag", "title": "what it is"},

@@ -1,0 +1,205 @@
+"""`emulate`: one norm on an array of the user's, in low precision, with its output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from normcheck.analysis.engine import Block, Runner, Study, run_block
+from normcheck.analysis.headroom import headroom
+from normcheck.arithmetic.formats import FLOAT32, format_named, holds
+from normcheck.arithmetic.orders import order_named
+from normcheck.arithmetic.rounding import Mode, Rounding
+from normcheck.errors import UsageError
+from normcheck.norms.constants import constant as constant_of
+from normcheck.norms.constants import effective_k
+from normcheck.norms.implementations import Implementation, implementation_named
+from normcheck.norms.parameters import Parameters, check_lengths, storage_named
+from normcheck.norms.table import Grouping, Norm, grouping, norm_named
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from normcheck.norms.forward import Outputs
+    from normcheck.results import Deviation, Headroom, Rows, Statistic, Step, WorstRow
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Emulation:
+    """What an emulated norm yields; the items have the names of the report's fields.
+
+    output: as the input is shaped; float32 where that holds the io format, else float64. running_mean, running_var:
+    updated, where they were given in train mode.
+    """
+
+    output: Array
+    steps: tuple[Step, ...]
+    rows: Rows
+    worst_rows: tuple[WorstRow, ...]
+    statistic: Statistic
+    deviation: Deviation
+    headroom: Headroom
+    running_mean: Array | None = None
+    running_var: Array | None = None
+
+
+def emulate(
+    x: ArrayLike,
+    norm: str,
+    *,
+    precision: str,
+    implementation: str | Implementation = "pure",
+    weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    eps: float = 1e-5,
+    num_groups: int | None = None,
+    running_mean: ArrayLike | None = None,
+    running_var: ArrayLike | None = None,
+    momentum: float = 0.1,
+    mode: Literal["train", "eval"] = "train",
+    params: str = "half",
+    constant: Literal["exact", "paper"] = "exact",
+    k: int = 10,
+    rounding: Mode = "nearest-even",
+    order: str | None = None,
+    ftz: bool = False,
+    daz: bool = False,
+    seed: int = 0,
+) -> Emulation:
+    """Compute a norm of `x` in low precision, as an implementation would, and count what goes wrong at each step.
+
+    Args:
+        x: float32 or float64 values in torch's shape for the norm: (N, C, ...) for batch, instance and group,
+            (..., D) for layer and rms, (out, ...) for weight norms.
+        norm: such as ``"batch-l2"``, ``"layer-l1"``, ``"rms"``. precision: the io format.
+        implementation: a name, or an `Implementation` of one's own.
+        weight, bias: gamma and beta, one per channel (per element of the last dimension for layer norms; g, or one
+            rho, for weight norms).
+        eps: added to the variance, or to the statistic. num_groups: of group norms.
+        running_mean, running_var: of batch norms: used in eval mode, updated with `momentum` in train mode. For
+            statistics other than l2, `running_var` is the statistic itself.
+        params: where weight, bias and running statistics live: half, autocast, half-except-norms, io, float32, stored.
+        constant, k: of l1, linf, topk and range. rounding, ftz, daz, seed: of every operation; order: of every sum.
+
+    Returns:
+        The output, and per step the events; NaN, infinities and -0 propagate as the formats and formulas say.
+
+    Raises:
+        UsageError: a name, shape or value that cannot be used.
+    """
+    values = np.asarray(x)
+    if values.dtype != np.float32:
+        values = values.astype(np.float64, copy=False)
+    what, io = norm_named(norm), format_named(precision)
+    how = implementation_named(implementation) if isinstance(implementation, str) else implementation
+    group = grouping(what, values.shape, num_groups)
+    rounds = Rounding(rounding, None, ftz, daz, seed)
+    given = _parameters(what, group, mode, weight, bias, running_mean, running_var)
+    _refuse_zero_vectors(what, values)
+    stored = given.cast(storage_named(params), io, rounds)
+    machine = how.machine(io, stored.form or io, rounds, None if order is None else order_named(order))
+    chosen_k = effective_k(group.size, k) if what.statistic.name == "topk" else 1
+    scale = constant_of(what.statistic.name, constant, group.size, chosen_k) if what.has_constant else 1.0
+    updates = mode == "train" and given.running_statistic is not None
+    study = Study(
+        what, group, io, _ArraySource.of(values, group), 0.0 if what.is_weight else eps, scale, chosen_k, given, stored,
+        (Runner(how, machine),), momentum if updates else None,
+    )
+    return _run(study, values.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class _ArraySource:
+    """An array as rows."""
+
+    rows: Array
+
+    @classmethod
+    def of(cls, x: Array, group: Grouping) -> _ArraySource:
+        """Arrange a tensor as (groups, size); a view where the rows are contiguous, else a copy."""
+        if group.contiguous:
+            return cls(np.ascontiguousarray(x).reshape(group.groups, group.size))
+        split = x.reshape(-1, group.groups, group.inner)
+        return cls(np.ascontiguousarray(split.transpose(1, 0, 2)).reshape(group.groups, group.size))
+
+    def draw(self, grouping: Grouping, row_start: int, row_stop: int, start: int, stop: int) -> Array:  # noqa: ARG002
+        """A rectangle of the rows."""
+        return self.rows[row_start:row_stop, start:stop]
+
+
+def _arranged(rows: Array, group: Grouping, shape: tuple[int, ...]) -> Array:
+    """Rows back in the tensor's own layout."""
+    if group.contiguous:
+        return rows.reshape(shape)
+    split = rows.reshape(group.groups, -1, group.inner)
+    return np.ascontiguousarray(split.transpose(1, 0, 2)).reshape(shape)
+
+
+def _run(study: Study, shape: tuple[int, ...]) -> Emulation:
+    group, total = study.grouping, None
+    out = np.empty((group.groups, group.size), np.float32 if holds(FLOAT32, study.io) else np.float64)
+    running: list[tuple[Array | None, Array]] = []
+    for start, stop in study.blocks():
+        def keep(outputs: Outputs, start: int = start, stop: int = stop) -> None:
+            column = 0
+            for index in range(outputs.y.parts):
+                part = outputs.y.part(index)
+                out[start:stop, column : column + part.shape[1]] = part
+                column += part.shape[1]
+            if outputs.running is not None:
+                mean, statistic = outputs.running
+                running.append((None if mean is None else mean.data[:, 0].copy(), statistic.data[:, 0].copy()))
+
+        block = run_block(study, start, stop, keep=keep)
+        total = _added(total, block)
+    assert total is not None  # noqa: S101  # a grouping has at least one row
+    t = total.totals[0]
+    means = [mean for mean, _ in running if mean is not None]
+    return Emulation(
+        _arranged(out, group, shape), tuple(s.step(name) for name, s in t.steps.items()), t.rows(), tuple(t.worst), t.statistic(),
+        t.deviation(), headroom(t), np.concatenate(means) if means else None,
+        np.concatenate([var for _, var in running]) if running else None,
+    )
+
+
+def _added(total: Block | None, block: Block) -> Block:
+    if total is None:
+        return block
+    total.totals[0].merge(block.totals[0])
+    return total
+
+
+def _parameters(
+    norm: Norm, group: Grouping, mode: str, weight: ArrayLike | None, bias: ArrayLike | None, running_mean: ArrayLike | None,
+    running_var: ArrayLike | None,
+) -> Parameters:
+    def vector(x: ArrayLike | None) -> Array | None:
+        return None if x is None else np.atleast_1d(np.asarray(x, dtype=np.float64)).reshape(-1)
+
+    if mode not in ("train", "eval"):
+        raise UsageError(f"mode must be train or eval, received {mode!r}")
+    keeps = running_mean is not None or running_var is not None
+    if keeps and norm.where != "batch":
+        raise UsageError(f"{norm.name} has no running statistics; batch norms do")
+    if (keeps or mode == "eval") and (running_var is None or (norm.centred and running_mean is None)):
+        raise UsageError(f"{norm.name}: {mode} mode with running statistics needs running_mean and running_var")
+    if bias is not None and norm.is_weight:
+        raise UsageError(f"{norm.name} has no bias")
+    parameters = Parameters(vector(weight), vector(bias), vector(running_mean), vector(running_var))
+    check_lengths(parameters, group, norm)
+    return parameters
+
+
+def _refuse_zero_vectors(norm: Norm, values: Array) -> None:
+    if not norm.is_weight:
+        return
+    zero = np.flatnonzero(~values.reshape(len(values), -1).any(axis=1))
+    if zero.size:
+        raise UsageError(f"{norm.name}: the weight vector of output channel {zero[0]} is all zeros, which has no direction (0/0)")
+
+
+__all__ = ["Emulation", "emulate"]
