@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 """Version of the report's JSON: raised when a field is renamed or removed, not when one is added."""
 
 Severity = Literal["error", "warning", "note"]
@@ -270,8 +270,10 @@ class Summary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Everything a run found. The same input, seed, version and machine type give the same report,
-    apart from `environment`."""
+    """Everything a run found.
+
+    The same input, seed, version and machine type give the same report, apart from `environment`.
+    """
 
     tool: Tool
     command: Literal["simulate", "analyze"]

@@ -41,7 +41,12 @@ _MEASURING, _SEARCHING = 0.3, 0.7
 
 
 def assemble(
-    study: Study, labels: Labels, rounding: Rounding, *, jobs: int | None = None, progress: Callable[[float], None] | None = None
+    study: Study,
+    labels: Labels,
+    rounding: Rounding,
+    *,
+    jobs: int | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> list[tuple[Result, list[Finding]]]:
     """Run a study and return, for each implementation, the result and its findings."""
     report = progress or (lambda _fraction: None)
@@ -49,6 +54,7 @@ def assemble(
     block = run(study, jobs=jobs, progress=lambda f: report(_MEASURING * f))
     out = []
     for place, (runner, totals) in enumerate(zip(study.runners, block.totals, strict=True)):
+
         def searching(fraction: float, place: int = place) -> None:
             report(_MEASURING + _SEARCHING * (place + fraction) / len(study.runners))
 
@@ -59,21 +65,42 @@ def assemble(
 
 
 def _result(
-    study: Study, runner: Runner, totals: Totals, reference: Reference, labels: Labels, jobs: int | None, progress: Callable[[float], None]
+    study: Study,
+    runner: Runner,
+    totals: Totals,
+    reference: Reference,
+    labels: Labels,
+    jobs: int | None,
+    progress: Callable[[float], None],
 ) -> Result:
     room = headroom(totals)
     scale = safe_scale(study, runner, totals, room.overflow_bits, jobs, progress)
     g = study.grouping
     return Result(
-        layer=labels.layer, norm=study.norm.name, precision=labels.precision, implementation=runner.implementation.name,
-        mode=labels.mode, params=labels.params, constant=labels.constant, k=labels.k, shape=Shape(groups=g.groups, size=g.size),
-        eps=study.eps, eps_on=study.norm.statistic.eps_on, eps_source=labels.eps_source,
+        layer=labels.layer,
+        norm=study.norm.name,
+        precision=labels.precision,
+        implementation=runner.implementation.name,
+        mode=labels.mode,
+        params=labels.params,
+        constant=labels.constant,
+        k=labels.k,
+        shape=Shape(groups=g.groups, size=g.size),
+        eps=study.eps,
+        eps_on=study.norm.statistic.eps_on,
+        eps_source=labels.eps_source,
         input=Input(source=labels.source, assumed=labels.assumed, rows=g.groups, elements=g.groups * g.size),
         steps=tuple(total.step(name) for name, total in totals.steps.items()),
         **totals.tallies(),
-        rows=totals.rows(), worst_rows=tuple(totals.worst), statistic=totals.statistic(), deviation=totals.deviation(),
-        representation=_representation(reference), scale_ratio=_scale_ratio(reference),
-        headroom=room, safe_scale=scale, verdict="ok",
+        rows=totals.rows(),
+        worst_rows=tuple(totals.worst),
+        statistic=totals.statistic(),
+        deviation=totals.deviation(),
+        representation=_representation(reference),
+        scale_ratio=_scale_ratio(reference),
+        headroom=room,
+        safe_scale=scale,
+        verdict="ok",
     )
 
 

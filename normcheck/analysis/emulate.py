@@ -106,8 +106,17 @@ def emulate(
     scale = constant_of(what.statistic.name, constant, group.size, chosen_k) if what.has_constant else 1.0
     updates = mode == "train" and given.running_statistic is not None
     study = Study(
-        what, group, io, _ArraySource.of(values, group), 0.0 if what.is_weight else eps, scale, chosen_k, given, stored,
-        (Runner(how, machine),), momentum if updates else None,
+        what,
+        group,
+        io,
+        _ArraySource.of(values, group),
+        0.0 if what.is_weight else eps,
+        scale,
+        chosen_k,
+        given,
+        stored,
+        (Runner(how, machine),),
+        momentum if updates else None,
     )
     return _run(study, values.shape)
 
@@ -144,6 +153,7 @@ def _run(study: Study, shape: tuple[int, ...]) -> Emulation:
     out = np.empty((group.groups, group.size), np.float32 if holds(FLOAT32, study.io) else np.float64)
     running: list[tuple[Array | None, Array]] = []
     for start, stop in study.blocks():
+
         def keep(outputs: Outputs, start: int = start, stop: int = stop) -> None:
             column = 0
             for index in range(outputs.y.parts):
@@ -160,8 +170,14 @@ def _run(study: Study, shape: tuple[int, ...]) -> Emulation:
     t = total.totals[0]
     means = [mean for mean, _ in running if mean is not None]
     return Emulation(
-        _arranged(out, group, shape), tuple(s.step(name) for name, s in t.steps.items()), t.rows(), tuple(t.worst), t.statistic(),
-        t.deviation(), headroom(t), np.concatenate(means) if means else None,
+        _arranged(out, group, shape),
+        tuple(s.step(name) for name, s in t.steps.items()),
+        t.rows(),
+        tuple(t.worst),
+        t.statistic(),
+        t.deviation(),
+        headroom(t),
+        np.concatenate(means) if means else None,
         np.concatenate([var for _, var in running]) if running else None,
     )
 
@@ -174,7 +190,12 @@ def _added(total: Block | None, block: Block) -> Block:
 
 
 def _parameters(
-    norm: Norm, group: Grouping, mode: str, weight: ArrayLike | None, bias: ArrayLike | None, running_mean: ArrayLike | None,
+    norm: Norm,
+    group: Grouping,
+    mode: str,
+    weight: ArrayLike | None,
+    bias: ArrayLike | None,
+    running_mean: ArrayLike | None,
     running_var: ArrayLike | None,
 ) -> Parameters:
     def vector(x: ArrayLike | None) -> Array | None:
@@ -199,7 +220,9 @@ def _refuse_zero_vectors(norm: Norm, values: Array) -> None:
         return
     zero = np.flatnonzero(~values.reshape(len(values), -1).any(axis=1))
     if zero.size:
-        raise UsageError(f"{norm.name}: the weight vector of output channel {zero[0]} is all zeros, which has no direction (0/0)")
+        raise UsageError(
+            f"{norm.name}: the weight vector of output channel {zero[0]} is all zeros, which has no direction (0/0)"
+        )
 
 
 __all__ = ["Emulation", "emulate"]

@@ -57,7 +57,8 @@ class Scaled:
         """The source's elements times the factor, in their own type."""
         x = self.source.draw(grouping, row_start, row_stop, start, stop)
         with np.errstate(over="ignore", under="ignore"):
-            return x * x.dtype.type(self.factor)
+            out: Array = x * x.dtype.type(self.factor)
+            return out
 
 
 _REMEMBERED = 1 << 24
@@ -157,7 +158,9 @@ class _Rows:
     ideal: Array
 
 
-def run_block(study: Study, row_start: int, row_stop: int, *, whole: bool = True, keep: Callable[[Outputs], None] | None = None) -> Block:
+def run_block(
+    study: Study, row_start: int, row_stop: int, *, whole: bool = True, keep: Callable[[Outputs], None] | None = None
+) -> Block:
     """Run all implementations on rows [row_start, row_stop).
 
     whole: also measure what a factor on the input leaves alone or headroom needs: scale ratio, rounding of the
@@ -172,7 +175,9 @@ def run_block(study: Study, row_start: int, row_stop: int, *, whole: bool = True
     given = study.problem(study.parameters, row_start, row_stop, None)
     outputs = forward(exact, _stored(raw, study.io), given, _REFERENCE)
     beta = study.problem(study.stored, row_start, row_stop, study.io).bias
-    side = _Rows(outputs, _row_rms(outputs.y, g.size), _as_elements(beta, study.io, parts), np.zeros((rows, dev.COLUMNS)))
+    side = _Rows(
+        outputs, _row_rms(outputs.y, g.size), _as_elements(beta, study.io, parts), np.zeros((rows, dev.COLUMNS))
+    )
     emulated = [_emulate(study, runner, raw, row_start, row_stop) for runner in study.runners]
     sums = [np.zeros((rows, dev.COLUMNS)) for _ in study.runners]
     for index in range(parts):
@@ -192,6 +197,7 @@ def run_block(study: Study, row_start: int, row_stop: int, *, whole: bool = True
 
 def _stored(raw: Elements, io: Format) -> Elements:
     """The input as the io format stores it."""
+
     def compute(index: int, _first: bool) -> Array:
         x = raw.part(index)
         fast = x.dtype == np.float32 and carried_by_float32(io)
@@ -207,12 +213,13 @@ def _emulate(study: Study, runner: Runner, raw: Elements, row_start: int, row_st
 
 
 def _row_rms(y: Elements, n: int) -> Array:
-    total: Array = sum(np.einsum("ij,ij->i", y.part(i), y.part(i)) for i in range(y.parts))  # type: ignore[assignment]
+    total: Array = sum(np.einsum("ij,ij->i", y.part(i), y.part(i)) for i in range(y.parts))
     return np.sqrt(total / n)
 
 
 def _as_elements(bias: PerRow | Elements | None, io: Format, parts: int) -> Elements:
     """Beta, rounded to the io format: what every element of a collapsed row equals; 0 without a beta."""
+
     def compute(index: int, _first: bool) -> Array:
         data = bias.part(index) if isinstance(bias, Elements) else (np.zeros((1, 1)) if bias is None else bias.data)
         return elementwise("copy", (np.asarray(data, np.float64),), io, NEAREST, no_events(len(data)), fast=False)
@@ -236,7 +243,14 @@ def _fit(side: _Rows, out: Outputs, sums: Array, parts: int, study: Study) -> tu
 
 
 def _total(
-    study: Study, runner: Runner, machine: Emulated, out: Outputs, side: _Rows, sums: Array, fit: tuple[Array, Array], row_start: int,
+    study: Study,
+    runner: Runner,
+    machine: Emulated,
+    out: Outputs,
+    side: _Rows,
+    sums: Array,
+    fit: tuple[Array, Array],
+    row_start: int,
     raw: Elements | None,
 ) -> Totals:
     totals = Totals(study.grouping.size)
@@ -267,8 +281,13 @@ def _classify(sums: Array, ideal: Array, s: Array, s_hat: Array) -> Array:
 def _worst(kinds: Array, s: Array, s_hat: Array, machine: Emulated, row_start: int) -> list[WorstRow]:
     bad = np.flatnonzero(kinds)
     rows = [
-        WorstRow(index=row_start + int(i), kind=KINDS[kinds[i]], s=float(s[i]), s_emulated=float(s_hat[i]),  # type: ignore[arg-type]
-                 first_bad_step=_first_bad_step(machine, int(i)))
+        WorstRow(
+            index=row_start + int(i),
+            kind=KINDS[kinds[i]],
+            s=float(s[i]),
+            s_emulated=float(s_hat[i]),  # type: ignore[arg-type]
+            first_bad_step=_first_bad_step(machine, int(i)),
+        )
         for i in bad
     ]
     return worst_of(rows)
@@ -300,7 +319,9 @@ def _take_statistic(totals: Totals, study: Study, exact: PerRow, emulated: PerRo
     totals.statistic_form, totals.statistic_degree = emulated.form, emulated.degree
 
 
-def _unbounded_steps(study: Study, runner: Runner, machine: Emulated, raw: Elements, row_start: int) -> dict[str, Any] | None:
+def _unbounded_steps(
+    study: Study, runner: Runner, machine: Emulated, raw: Elements, row_start: int
+) -> dict[str, Any] | None:
     """Steps of the same block with unbounded exponents, where something overflowed: how far beyond it went."""
     if not any(record.events.overflow for record in machine.steps.values()):
         return None
@@ -331,7 +352,9 @@ def _all_representable(raw: Elements, io: Format) -> bool:
     return io.name in ("float32", "float64") and raw.part(0).dtype == np.float32
 
 
-def _take_ratio(reference: Reference, study: Study, raw: Elements, outputs: Outputs, exact: Exact, problem: Problem) -> None:
+def _take_ratio(
+    reference: Reference, study: Study, raw: Elements, outputs: Outputs, exact: Exact, problem: Problem
+) -> None:
     """s / sigma of each row, both exact and without eps; sigma is the row's own deviation (or root mean square)."""
     if study.norm.is_weight or problem.running_statistic is not None:
         return

@@ -23,12 +23,15 @@ def _bits(total: StepTotal) -> float:
 
 
 def headroom(totals: Totals) -> Headroom:
-    """Overflow: min over steps of degree > 0 of log2(T / U) / degree; T the magnitude from which rounding overflows,
-    U the step's largest magnitude, run in the same order with unbounded exponents. Underflow: log2 of the least
-    exact statistic before eps over the smallest normal number of its format, by its degree.
+    """Return the bits of room on both sides, and the steps that bound them.
+
+    Overflow: min over steps of degree > 0 of log2(T / U) / degree; T the magnitude from which rounding overflows, U
+    the step's largest magnitude, run in the same order with unbounded exponents. Underflow: log2 of the least exact
+    statistic before eps over the smallest normal number of its format, by its degree.
     """
     growing = {
-        name: total for name, total in totals.steps.items()
+        name: total
+        for name, total in totals.steps.items()
         if total.degree is not None and total.degree > 0 and 0 < total.largest < math.inf
     }
     step = min(growing, key=lambda name: _bits(growing[name]), default=None)
@@ -37,7 +40,14 @@ def headroom(totals: Totals) -> Headroom:
     under = None
     if form is not None and degree is not None and degree > 0 and 0 < least < math.inf:
         under = math.log2(least / form.min_normal) / degree
-    last = next((name for name in reversed(totals.steps) if name in ("variance", "constant", "statistic", "sum", "root", "maximum")), None)
+    last = next(
+        (
+            name
+            for name in reversed(totals.steps)
+            if name in ("variance", "constant", "statistic", "sum", "root", "maximum")
+        ),
+        None,
+    )
     return Headroom(
         overflow_bits=overflow, overflow_step=step, underflow_bits=under, underflow_step=None if under is None else last
     )

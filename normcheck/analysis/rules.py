@@ -41,8 +41,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One place where a rule fires: the step, the message, the severity where it is not the rule's own, a fix
-    more apt than the rule's own."""
+    """One place where a rule fires: the step and the message; severity and fix where they are not the rule's own."""
 
     step: str | None
     message: str
@@ -87,7 +86,11 @@ def _collapsed(case: Case) -> Iterator[Hit]:
     count = case.result.rows.collapsed
     if count:
         step = case.step(case.suspect or "")
-        cause = f"; {step.step}: {_share(step.overflow, step.operations)} overflow {step.format}" if step and step.overflow else ""
+        cause = (
+            f"; {step.step}: {_share(step.overflow, step.operations)} overflow {step.format}"
+            if step and step.overflow
+            else ""
+        )
         yield Hit(case.suspect, f"{_rows(case, count)} collapse to beta, every output finite{cause}")
 
 
@@ -133,14 +136,19 @@ def _eps_zero(case: Case) -> Iterator[Hit]:
 def _eps_subnormal(case: Case) -> Iterator[Hit]:
     rounded, step = _eps_rounded(case), case.step("eps")
     if rounded and step is not None and abs(rounded) < format_named(step.format).min_normal:
-        yield Hit("eps", f"eps {case.result.eps:g} is subnormal in {step.format} ({rounded:.6g}): gone where subnormals are flushed")
+        yield Hit(
+            "eps",
+            f"eps {case.result.eps:g} is subnormal in {step.format} ({rounded:.6g}): gone where subnormals are flushed",
+        )
 
 
 def _statistic_underflow(case: Case) -> Iterator[Hit]:
     flushed, amplified = case.result.statistic.flushed_rows, case.result.rows.amplified
     if not flushed and not amplified:
         return
-    step = next((row.first_bad_step for row in case.result.worst_rows if row.kind == "amplified" and row.first_bad_step), None)
+    step = next(
+        (row.first_bad_step for row in case.result.worst_rows if row.kind == "amplified" and row.first_bad_step), None
+    )
     parts = [f"{_rows(case, flushed)} have a statistic of 0 that is not 0"] * bool(flushed)
     parts += [f"{_rows(case, amplified)} are amplified (divisor under half of what it should be)"] * bool(amplified)
     yield Hit(step or case.result.headroom.underflow_step, "; ".join(parts))
@@ -151,7 +159,9 @@ def _deviation(case: Case) -> Iterator[Hit]:
     severity = deviation_severity(error.relative_rms, error.ideal.relative_rms, case.limits)
     if severity is not None and error.relative_rms is not None and error.ideal.relative_rms is not None:
         times = error.relative_rms / error.ideal.relative_rms if error.ideal.relative_rms else float("inf")
-        yield Hit(None, f"relative rms error {error.relative_rms:.3g}, {times:.3g} times that of one rounding", severity)
+        yield Hit(
+            None, f"relative rms error {error.relative_rms:.3g}, {times:.3g} times that of one rounding", severity
+        )
 
 
 def _stagnation(case: Case) -> Iterator[Hit]:
@@ -175,7 +185,10 @@ def _cancellation(case: Case) -> Iterator[Hit]:
     if figures.negative_rows:
         yield Hit("variance", f"{_rows(case, figures.negative_rows)} have a negative variance")
     elif figures.max_relative_error > allowed:
-        yield Hit("variance", f"the variance E[x^2] - E[x]^2 is off by {figures.max_relative_error:.3g} of itself in the worst row")
+        yield Hit(
+            "variance",
+            f"the variance E[x^2] - E[x]^2 is off by {figures.max_relative_error:.3g} of itself in the worst row",
+        )
 
 
 def _coherent(case: Case) -> Iterator[Hit]:
@@ -185,49 +198,145 @@ def _coherent(case: Case) -> Iterator[Hit]:
     unit = format_named(case.result.precision).roundoff
     for name, size in (("gain", error.gain), ("offset", error.offset)):
         if abs(size) > case.limits.coherent * unit:
-            yield Hit(None, f"{name} error {size:+.3g} is the same for all elements of a row ({abs(size) / unit:.3g} units of roundoff)")
+            yield Hit(
+                None,
+                f"{name} error {size:+.3g} is the same for all elements of a row ({abs(size) / unit:.3g} units of roundoff)",
+            )
 
 
 def _eps_dominates(case: Case) -> Iterator[Hit]:
     rows, what = case.result.statistic.eps_dominated_rows, case.result.eps_on
     if rows:
         share = case.result.statistic.eps_share_max
-        yield Hit("eps", f"eps {case.result.eps:g} is over 10 % of the {what} in {_rows(case, rows)} (up to {share:.3g} times it)")
+        yield Hit(
+            "eps",
+            f"eps {case.result.eps:g} is over 10 % of the {what} in {_rows(case, rows)} (up to {share:.3g} times it)",
+        )
 
 
 _KEEP_WIDE = "compute this norm's statistics in float32 (implementation `wide`); or --norm {where}-l1 with `pure-scaled`, which squares nothing"
 
 RULES: tuple[Rule, ...] = (
-    Rule("NC101", "non-finite-output", "Non-finite output", "error",
-         "NaN and infinities spread through every later layer.", _KEEP_WIDE, False, _nonfinite),  # noqa: FBT003
-    Rule("NC102", "silent-collapse", "Silent collapse", "error",
-         "An infinite statistic or a reciprocal flushed to zero turns whole rows into beta, and nothing non-finite leaves the layer.",
-         _KEEP_WIDE, False, _collapsed),  # noqa: FBT003
-    Rule("NC103", "little-headroom", "Little headroom", "warning",
-         "A slightly larger input overflows.", "scale the input down, or " + _KEEP_WIDE, False, _little_headroom),  # noqa: FBT003
-    Rule("NC106", "element-count", "Element count not representable", "error",
-         "Sums are divided by a wrong n, or by infinity.",
-         "count in float32, or take a mean of means (implementation `pure-scaled`)", True, _count),  # noqa: FBT003
-    Rule("NC201", "eps-zero", "Eps rounds to zero", "warning",
-         "A row without variance becomes 0/0.", "use --eps 1e-4 or larger, or keep eps in float32", False, _eps_zero),  # noqa: FBT003
-    Rule("NC202", "eps-subnormal", "Eps subnormal", "note",
-         "Hardware that flushes subnormals takes it for zero.", "use --eps 1e-4 or larger, or keep eps in float32", False, _eps_subnormal),  # noqa: FBT003
-    Rule("NC203", "statistic-underflow", "Statistic underflows", "error",
-         "Rows are divided by the root of eps instead of by their deviation.",
-         "scale the input up, or " + _KEEP_WIDE, True, _statistic_underflow),  # noqa: FBT003
-    Rule("NC301", "deviation", "Deviation", "warning",
-         "The output is further from the exact one than its format makes necessary.", "use implementation `wide`", True, _deviation),  # noqa: FBT003
-    Rule("NC302", "stagnating-sum", "Stagnating sum", "warning",
-         "Terms below half an ulp of the running sum are lost, all in one direction.",
-         "sum in lanes, in a tree or as a mean of means (implementation `pure-scaled`), or accumulate in float32", True, _stagnation),  # noqa: FBT003
-    Rule("NC303", "cancellation", "Cancellation", "error",
-         "E[x^2] - E[x]^2 loses all right bits where the mean is large beside the deviation.",
-         "use a two-pass or Welford variance", True, _cancellation),  # noqa: FBT003
-    Rule("NC304", "coherent-error", "Coherent error", "note",
-         "An error that all elements share does not average out downstream.", "use implementation `wide`", False, _coherent),  # noqa: FBT003
-    Rule("NC306", "eps-dominates", "Eps dominates", "warning",
-         "The norm no longer normalises: its output shrinks with its input.",
-         "use a smaller --eps, or scale the input up", False, _eps_dominates),  # noqa: FBT003
+    Rule(
+        "NC101",
+        "non-finite-output",
+        "Non-finite output",
+        "error",
+        "NaN and infinities spread through every later layer.",
+        _KEEP_WIDE,
+        False,
+        _nonfinite,
+    ),
+    Rule(
+        "NC102",
+        "silent-collapse",
+        "Silent collapse",
+        "error",
+        "An infinite statistic or a reciprocal flushed to zero turns whole rows into beta, and nothing non-finite leaves the layer.",
+        _KEEP_WIDE,
+        False,
+        _collapsed,
+    ),
+    Rule(
+        "NC103",
+        "little-headroom",
+        "Little headroom",
+        "warning",
+        "A slightly larger input overflows.",
+        "scale the input down, or " + _KEEP_WIDE,
+        False,
+        _little_headroom,
+    ),
+    Rule(
+        "NC106",
+        "element-count",
+        "Element count not representable",
+        "error",
+        "Sums are divided by a wrong n, or by infinity.",
+        "count in float32, or take a mean of means (implementation `pure-scaled`)",
+        True,
+        _count,
+    ),
+    Rule(
+        "NC201",
+        "eps-zero",
+        "Eps rounds to zero",
+        "warning",
+        "A row without variance becomes 0/0.",
+        "use --eps 1e-4 or larger, or keep eps in float32",
+        False,
+        _eps_zero,
+    ),
+    Rule(
+        "NC202",
+        "eps-subnormal",
+        "Eps subnormal",
+        "note",
+        "Hardware that flushes subnormals takes it for zero.",
+        "use --eps 1e-4 or larger, or keep eps in float32",
+        False,
+        _eps_subnormal,
+    ),
+    Rule(
+        "NC203",
+        "statistic-underflow",
+        "Statistic underflows",
+        "error",
+        "Rows are divided by the root of eps instead of by their deviation.",
+        "scale the input up, or " + _KEEP_WIDE,
+        True,
+        _statistic_underflow,
+    ),
+    Rule(
+        "NC301",
+        "deviation",
+        "Deviation",
+        "warning",
+        "The output is further from the exact one than its format makes necessary.",
+        "use implementation `wide`",
+        True,
+        _deviation,
+    ),
+    Rule(
+        "NC302",
+        "stagnating-sum",
+        "Stagnating sum",
+        "warning",
+        "Terms below half an ulp of the running sum are lost, all in one direction.",
+        "sum in lanes, in a tree or as a mean of means (implementation `pure-scaled`), or accumulate in float32",
+        True,
+        _stagnation,
+    ),
+    Rule(
+        "NC303",
+        "cancellation",
+        "Cancellation",
+        "error",
+        "E[x^2] - E[x]^2 loses all right bits where the mean is large beside the deviation.",
+        "use a two-pass or Welford variance",
+        True,
+        _cancellation,
+    ),
+    Rule(
+        "NC304",
+        "coherent-error",
+        "Coherent error",
+        "note",
+        "An error that all elements share does not average out downstream.",
+        "use implementation `wide`",
+        False,
+        _coherent,
+    ),
+    Rule(
+        "NC306",
+        "eps-dominates",
+        "Eps dominates",
+        "warning",
+        "The norm no longer normalises: its output shrinks with its input.",
+        "use a smaller --eps, or scale the input up",
+        False,
+        _eps_dominates,
+    ),
 )
 
 
@@ -241,8 +350,15 @@ def findings_of(case: Case) -> list[Finding]:
                 severity = "warning"
             out.append(
                 Finding(
-                    rule=rule.code, severity=severity, layer=result.layer, norm=result.norm, precision=result.precision,
-                    implementation=result.implementation, mode=result.mode, step=hit.step, message=hit.message,
+                    rule=rule.code,
+                    severity=severity,
+                    layer=result.layer,
+                    norm=result.norm,
+                    precision=result.precision,
+                    implementation=result.implementation,
+                    mode=result.mode,
+                    step=hit.step,
+                    message=hit.message,
                     fix=(hit.fix or rule.fix).format(where=result.norm.split("-")[0].replace("rms", "layer")),
                     assumed=result.input.assumed,
                 )

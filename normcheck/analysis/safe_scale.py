@@ -85,7 +85,11 @@ def _is_clean(totals: Totals) -> bool:
 
 
 def safe_scale(
-    study: Study, runner: Runner, measured: Totals, overflow_bits: float | None, jobs: int | None = None,
+    study: Study,
+    runner: Runner,
+    measured: Totals,
+    overflow_bits: float | None,
+    jobs: int | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> tuple[float, float] | None:
     """Return [low, high], the interval of factors k nearest 1 for which k * x runs clean; None where there is none.

@@ -90,10 +90,13 @@ def simulate(
     rounds = Rounding(rounding, None, ftz, daz, seed)
     source = Synthetic(parse_distribution(distribution), mean, std, seed)
     storage, association = storage_named(params), None if order is None else order_named(order)
-    common = _Common(source, shape, num_groups, mode, eps, eps_comparable, constant, k, rounds, association, storage, params)
+    common = _Common(
+        source, shape, num_groups, mode, eps, eps_comparable, constant, k, rounds, association, storage, params
+    )
     plans, skipped = _plans(common, _unique(norms, "norm"), _unique(precisions, "precision"), implementations)
     pairs: list[tuple[Result, list[Finding]]] = []
     for place, plan in enumerate(plans):
+
         def report(fraction: float, place: int = place) -> None:
             if progress is not None:
                 progress((place + fraction) / len(plans))
@@ -142,7 +145,9 @@ def _unique(names: Sequence[str], what: str) -> list[str]:
     return out
 
 
-def _plans(common: _Common, norms: list[str], precisions: list[str], implementations: Sequence[str]) -> tuple[list[_Plan], list[Skipped]]:
+def _plans(
+    common: _Common, norms: list[str], precisions: list[str], implementations: Sequence[str]
+) -> tuple[list[_Plan], list[Skipped]]:
     plans, skipped = [], []
     asked = [implementation_named(name) for name in dict.fromkeys(implementations)]
     for norm in dict.fromkeys(map(norm_named, norms)):
@@ -151,7 +156,8 @@ def _plans(common: _Common, norms: list[str], precisions: list[str], implementat
             chosen = asked or [implementation_named(name) for name in default_implementations(io)]
             skipped += [
                 Skipped(name=f"{norm.name} {io.label} {row.name}", reason=f"{row.name} does not define {norm.name}")
-                for row in chosen if not row.defines(norm)
+                for row in chosen
+                if not row.defines(norm)
             ]
             rows = [row for row in chosen if row.defines(norm)]
             if rows:
@@ -171,8 +177,15 @@ def _plan(common: _Common, norm: Norm, group: Grouping, io: Format, rows: list[I
     runners = tuple(Runner(row, row.machine(io, param, common.rounding, common.order)) for row in rows)
     study = Study(norm, group, io, common.source, eps, scale, k or 1, given, stored, runners)
     labels = Labels(
-        layer=None, precision=io.label, mode=common.mode, params=common.params,
-        constant=common.constant if norm.has_constant else None, k=k, eps_source="option", source=common.source.label, assumed=False,
+        layer=None,
+        precision=io.label,
+        mode=common.mode,
+        params=common.params,
+        constant=common.constant if norm.has_constant else None,
+        k=k,
+        eps_source="option",
+        source=common.source.label,
+        assumed=False,
     )
     return _Plan(study, labels)
 
@@ -181,7 +194,9 @@ def _check_norm(common: _Common, norm: Norm, group: Grouping) -> None:
     if common.mode == "eval" and norm.where != "batch":
         raise UsageError(f"mode eval: {norm.name} has no running statistics, only batch norms do; leave --mode out")
     if norm.is_weight and common.source.std == 0 and common.source.mean == 0:
-        raise UsageError(f"{norm.name}: a weight vector of zeros has no direction; give --std or --mean a value other than 0")
+        raise UsageError(
+            f"{norm.name}: a weight vector of zeros has no direction; give --std or --mean a value other than 0"
+        )
     if group.size == 1 and norm.centred:
         raise UsageError(
             f"shape {','.join(map(str, common.shape))}: {norm.name} would normalise single elements (n = 1), which leaves zeros; "
@@ -190,8 +205,10 @@ def _check_norm(common: _Common, norm: Norm, group: Grouping) -> None:
 
 
 def _parameters(common: _Common, norm: Norm, group: Grouping) -> Parameters:
-    """No affine step; running statistics of the distribution in eval mode; rho of bounded weight norm from the tensor's
-    expected norm, ||V||_F / sqrt(N) (Hoffer et al., section 5)."""
+    """Running statistics of the distribution in eval mode, else none; no affine step.
+
+    Weight norm has g = 1; bounded weight norm the rho that the tensor's expected norm gives, ||V||_F / sqrt(N).
+    """
     if norm.where == "bounded-weight":
         spread = math.hypot(common.source.std, common.source.mean)
         power = {"l2": 0.5, "l1": 1.0, "linf": 0.0}[norm.statistic.name]
@@ -202,16 +219,24 @@ def _parameters(common: _Common, norm: Norm, group: Grouping) -> Parameters:
         return Parameters()
     spread = common.source.std**2 if norm.statistic.name == "l2" else common.source.std
     channels = np.ones(group.channels)
-    return Parameters(running_mean=common.source.mean * channels if norm.centred else None, running_statistic=spread * channels)
+    return Parameters(
+        running_mean=common.source.mean * channels if norm.centred else None, running_statistic=spread * channels
+    )
 
 
-def _report(pairs: list[tuple[Result, list[Finding]]], skipped: list[Skipped], settings: dict[str, Any], jobs: int | None) -> Report:
+def _report(
+    pairs: list[tuple[Result, list[Finding]]], skipped: list[Skipped], settings: dict[str, Any], jobs: int | None
+) -> Report:
     findings = [finding for _, found in pairs for finding in found]
     counts = {s: sum(f.severity == s for f in findings) for s in ("error", "warning", "note")}
     return Report(
-        tool=Tool(name="normcheck", version=__version__), command="simulate",
-        settings={name: list(v) if isinstance(v, tuple) else v for name, v in settings.items()}, environment=environment(jobs),
-        results=tuple(result for result, _ in pairs), findings=tuple(findings), skipped=tuple(skipped),
+        tool=Tool(name="normcheck", version=__version__),
+        command="simulate",
+        settings={name: list(v) if isinstance(v, tuple) else v for name, v in settings.items()},
+        environment=environment(jobs),
+        results=tuple(result for result, _ in pairs),
+        findings=tuple(findings),
+        skipped=tuple(skipped),
         summary=Summary(layers=0, results=len(pairs), findings=FindingCounts(**counts)),
     )
 
@@ -222,8 +247,14 @@ def environment(jobs: int | None) -> dict[str, Any]:
     import scipy
 
     return {
-        "python": platform.python_version(), "platform": sys.platform, "machine": platform.machine(), "processors": os.cpu_count() or 1,
-        "jobs": jobs or os.cpu_count() or 1, "numpy": np.__version__, "numba": numba.__version__, "scipy": scipy.__version__,
+        "python": platform.python_version(),
+        "platform": sys.platform,
+        "machine": platform.machine(),
+        "processors": os.cpu_count() or 1,
+        "jobs": jobs or os.cpu_count() or 1,
+        "numpy": np.__version__,
+        "numba": numba.__version__,
+        "scipy": scipy.__version__,
     }
 
 

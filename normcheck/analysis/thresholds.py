@@ -36,7 +36,9 @@ _HOPELESS = 2.0
 2 or 3 significant bits the ideal alone is that large."""
 
 
-def deviation_severity(relative_rms: float | None, ideal: float | None, limits: Thresholds = DEFAULTS) -> Severity | None:
+def deviation_severity(
+    relative_rms: float | None, ideal: float | None, limits: Thresholds = DEFAULTS
+) -> Severity | None:
     """Severity of NC301 for a relative rms error beside its ideal; None where it is silent."""
     if relative_rms is None or ideal is None:
         return None

@@ -67,9 +67,19 @@ class StepTotal:
         overflow, underflow, subnormal, invalid, absorbed = (int(c) for c in self.counts[:5])
         least = float(self.extremes[1])
         return Step(
-            step=name, format=self.form.name, degree=self.degree, operations=self.operations, overflow=overflow,
-            underflow=underflow, subnormal=subnormal, invalid=invalid, absorbed=absorbed, cancelled_bits=self.cancelled_bits,
-            rows_affected=self.rows_affected, lost_mass=self.lost_mass, max_abs=float(self.extremes[0]),
+            step=name,
+            format=self.form.name,
+            degree=self.degree,
+            operations=self.operations,
+            overflow=overflow,
+            underflow=underflow,
+            subnormal=subnormal,
+            invalid=invalid,
+            absorbed=absorbed,
+            cancelled_bits=self.cancelled_bits,
+            rows_affected=self.rows_affected,
+            lost_mass=self.lost_mass,
+            max_abs=float(self.extremes[0]),
             min_abs=least if math.isfinite(least) else 0.0,
         )
 
@@ -126,10 +136,16 @@ class ErrorTotal:
         spread = max(self.gain_squared / self.rows - mean_gain**2, 0.0)
         scale = math.sqrt(self.fit_yy)
         return {
-            "max_abs": self.max_e, "mean_abs": self.abs_e / self.elements, "rms": math.sqrt(self.ee / self.elements),
-            "relative_rms": relative, "max_ulp": self.max_ulps, "mean_ulp": self.ulps / self.elements,
+            "max_abs": self.max_e,
+            "mean_abs": self.abs_e / self.elements,
+            "rms": math.sqrt(self.ee / self.elements),
+            "relative_rms": relative,
+            "max_ulp": self.max_ulps,
+            "mean_ulp": self.ulps / self.elements,
             "sqnr_db": -20.0 * math.log10(relative) if relative else math.inf,
-            "gain": mean_gain, "gain_sd": math.sqrt(spread), "offset": _ratio(math.sqrt(self.offset), scale),
+            "gain": mean_gain,
+            "gain_sd": math.sqrt(spread),
+            "offset": _ratio(math.sqrt(self.offset), scale),
             "noise": _ratio(math.sqrt(self.noise), scale),
         }
 
@@ -211,7 +227,9 @@ class Totals:
     def rows(self) -> Rows:
         """Row classes, as they are reported."""
         _, nonfinite, collapsed, amplified, shrunk = (int(k) for k in self.kinds)
-        return Rows(total=int(self.kinds.sum()), nonfinite=nonfinite, collapsed=collapsed, amplified=amplified, shrunk=shrunk)
+        return Rows(
+            total=int(self.kinds.sum()), nonfinite=nonfinite, collapsed=collapsed, amplified=amplified, shrunk=shrunk
+        )
 
     def deviation(self) -> Deviation:
         """Errors, and beside them the ideal."""
@@ -225,7 +243,11 @@ class Totals:
     def tallies(self) -> dict[str, Tally]:
         """Events over all steps."""
         operations = sum(t.operations for t in self.steps.values())
-        sums = sum(t.operations for name, t in self.steps.items() if t.lost_mass is not None or name in ("sum", "sum-mean", "eps"))
+        sums = sum(
+            t.operations
+            for name, t in self.steps.items()
+            if t.lost_mass is not None or name in ("sum", "sum-mean", "eps")
+        )
         counts = sum((t.counts for t in self.steps.values()), np.zeros(6, np.int64))
         overflow, underflow, invalid = (int(f) for f in self.flagged)
         return {

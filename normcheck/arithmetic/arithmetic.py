@@ -26,7 +26,14 @@ class Arithmetic(ABC):
         self.rows, self.n = rows, n
 
     @abstractmethod
-    def _compute(self, step: str, operation: Operation, operands: tuple[Value, ...], degree: int | None, within: str | None = None) -> Value:
+    def _compute(
+        self,
+        step: str,
+        operation: Operation,
+        operands: tuple[Value, ...],
+        degree: int | None,
+        within: str | None = None,
+    ) -> Value:
         """Apply an operation to values: per element where an operand is, else per row."""
 
     @abstractmethod

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from normcheck.arithmetic import online
 from normcheck.arithmetic.arithmetic import Arithmetic
 from normcheck.arithmetic.events import Events, no_events
 from normcheck.arithmetic.formats import Format, holds
-from normcheck.arithmetic import online
 from normcheck.arithmetic.operations import elementwise, mix, require_subnormals, summation
 from normcheck.arithmetic.rounding import NEAREST, Rounding, carried_by_float32, general_constants
 from normcheck.arithmetic.values import Array, Elements, PerRow, Value, product_degree
@@ -65,7 +65,9 @@ def _unbounded(form: Format) -> Format:
         return form
     # emin = -499, emax = 522: inside float64, with room for products
     name = f"{form.name}, unbounded"
-    return dataclasses.replace(form, name=name, exponent_bits=10, bias=500, infinities=True, nan="ieee", overflow="ieee")
+    return dataclasses.replace(
+        form, name=name, exponent_bits=10, bias=500, infinities=True, nan="ieee", overflow="ieee"
+    )
 
 
 class Emulated(Arithmetic):
@@ -108,7 +110,14 @@ class Emulated(Arithmetic):
         fast = self._fast and _all_in((x,), record.form)
         n = self.n if x.parts > 1 else x.part(0).shape[1]
         total = summation(
-            self.rows, n, self.machine.orders[step], record.form, self.machine.rounding, record.events, fast=fast, key=key << 8
+            self.rows,
+            n,
+            self.machine.orders[step],
+            record.form,
+            self.machine.rounding,
+            record.events,
+            fast=fast,
+            key=key << 8,
         )
         for index in range(x.parts):
             total.add(x.part(index), None if y is None else y.part(index))
@@ -133,7 +142,12 @@ class Emulated(Arithmetic):
         return PerRow(mean, mean_record.form, x.degree), PerRow(total, sum_record.form, squared)
 
     def _compute(
-        self, step: str, operation: Operation, operands: tuple[Value, ...], degree: int | None, within: str | None = None
+        self,
+        step: str,
+        operation: Operation,
+        operands: tuple[Value, ...],
+        degree: int | None,
+        within: str | None = None,
     ) -> Value:
         record, key = self._begin(step, degree)
         first_format = record.form if within is None else self.machine.formats[within]
@@ -145,10 +159,28 @@ class Emulated(Arithmetic):
             draw = (key << 8) + index
             out = arrays
             if two:
-                out = (elementwise(operation, arrays, first_format, self.machine.rounding, no_events(self.rows), fast=False, key=draw),)
+                out = (
+                    elementwise(
+                        operation,
+                        arrays,
+                        first_format,
+                        self.machine.rounding,
+                        no_events(self.rows),
+                        fast=False,
+                        key=draw,
+                    ),
+                )
             last: Operation = "copy" if two else operation
-            rounded = elementwise(last, out, record.form, self.machine.rounding, events, fast=fast and not two, key=draw + 1,
-                                  absorb=operation == "add")
+            rounded = elementwise(
+                last,
+                out,
+                record.form,
+                self.machine.rounding,
+                events,
+                fast=fast and not two,
+                key=draw + 1,
+                absorb=operation == "add",
+            )
             if first and operation == "subtract":
                 events.cancelled_bits = max(events.cancelled_bits, _cancelled_bits(arrays, rounded))
             return rounded
@@ -172,6 +204,7 @@ class Emulated(Arithmetic):
         if len(value.data) == self.rows:
             return value.data
         return np.ascontiguousarray(np.broadcast_to(value.data, (self.rows, 1)))
+
 
 def _all_in(values: tuple[Value, ...], form: Format) -> bool:
     return all(v.form is not None and holds(form, v.form) for v in values)

@@ -42,7 +42,14 @@ class Exact(Arithmetic):
         c = self.subtract(mean_step, x, mean)
         return mean, self.sum(sum_step, self.multiply(sum_step, c, c))
 
-    def _compute(self, step: str, operation: Operation, operands: tuple[Value, ...], degree: int | None, within: str | None = None) -> Value:  # noqa: ARG002
+    def _compute(
+        self,
+        step: str,
+        operation: Operation,
+        operands: tuple[Value, ...],
+        degree: int | None,
+        within: str | None = None,
+    ) -> Value:
         whole = next((o for o in operands if isinstance(o, Elements)), None)
         if whole is None:
             return PerRow(_apply(operation, [o.data for o in operands if isinstance(o, PerRow)]), None, degree)
@@ -56,7 +63,11 @@ class Exact(Arithmetic):
 
 
 _UFUNCS: dict[str, np.ufunc] = {
-    "add": np.add, "subtract": np.subtract, "multiply": np.multiply, "divide": np.divide, "absolute": np.absolute,
+    "add": np.add,
+    "subtract": np.subtract,
+    "multiply": np.multiply,
+    "divide": np.divide,
+    "absolute": np.absolute,
     "sqrt": np.sqrt,
 }
 

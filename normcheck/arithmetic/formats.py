@@ -67,7 +67,7 @@ class Format:
     @functools.cached_property
     def emax(self) -> int:
         """Exponent of the largest finite number, in [2**emax, 2**(emax + 1))."""
-        top = 2**self.exponent_bits - 1
+        top: int = 2**self.exponent_bits - 1
         reserved = self.nan == "ieee" or (self.mantissa_bits == 0 and self.nan == "all-ones")
         return top - self.bias - (1 if reserved else 0)
 
@@ -122,7 +122,9 @@ class Format:
         return self.name
 
 
-def _ieee(name: str, exponent_bits: int, mantissa_bits: int, label: str, *rest: str, aliases: tuple[str, ...] = ()) -> Format:
+def _ieee(
+    name: str, exponent_bits: int, mantissa_bits: int, label: str, *rest: str, aliases: tuple[str, ...] = ()
+) -> Format:
     bias = 2 ** (exponent_bits - 1) - 1
     return Format(name, exponent_bits, mantissa_bits, bias, True, "ieee", "ieee", label, aliases, *rest)  # noqa: FBT003
 
@@ -134,22 +136,95 @@ _MX = "OCP Microscaling Formats (MX) Specification 1.0"
 FORMATS: tuple[Format, ...] = (
     _ieee("float64", 11, 52, "fp64", "IEEE binary64", "IEEE 754-2019", aliases=("double", "f64")),
     _ieee("float32", 8, 23, "fp32", "IEEE binary32", "IEEE 754-2019", aliases=("float", "single", "f32")),
-    _ieee("tf32", 8, 10, "tf32", "NVIDIA TensorFloat-32: float32's range, float16's precision", "NVIDIA Ampere architecture whitepaper"),
+    _ieee(
+        "tf32",
+        8,
+        10,
+        "tf32",
+        "NVIDIA TensorFloat-32: float32's range, float16's precision",
+        "NVIDIA Ampere architecture whitepaper",
+    ),
     _ieee("bfloat16", 8, 7, "bf16", "the upper half of float32", "IEEE-like; Google Brain", aliases=("brain",)),
     _ieee("float16", 5, 10, "fp16", "IEEE binary16", "IEEE 754-2019", aliases=("half", "f16")),
-    Format("float8_e4m3fn", 4, 3, 7, False, "all-ones", "nan", "float8_e4m3fn", ("e4m3fn", "fp8_e4m3fn"),
-           "OCP E4M3: no infinities, largest number 448 (the IEEE-like e4m3 ends at 240)", _OCP8),
+    Format(
+        "float8_e4m3fn",
+        4,
+        3,
+        7,
+        False,
+        "all-ones",
+        "nan",
+        "float8_e4m3fn",
+        ("e4m3fn", "fp8_e4m3fn"),
+        "OCP E4M3: no infinities, largest number 448 (the IEEE-like e4m3 ends at 240)",
+        _OCP8,
+    ),
     Format("float8_e5m2", 5, 2, 15, True, "ieee", "ieee", "float8_e5m2", ("fp8_e5m2",), "OCP E5M2", _OCP8),
-    Format("float8_e4m3fnuz", 4, 3, 8, False, "negative-zero", "nan", "float8_e4m3fnuz", ("e4m3fnuz", "fp8_e4m3fnuz"),
-           "E4M3 with bias 8, NaN in the place of -0, no infinities; largest number 240", _FNUZ),
-    Format("float8_e5m2fnuz", 5, 2, 16, False, "negative-zero", "nan", "float8_e5m2fnuz", ("e5m2fnuz", "fp8_e5m2fnuz"),
-           "E5M2 with bias 16, NaN in the place of -0, no infinities; largest number 57344", _FNUZ),
-    Format("float6_e2m3fn", 2, 3, 1, False, "none", "saturate", "float6_e2m3fn", ("e2m3fn", "fp6_e2m3fn"),
-           "OCP MX E2M3: no infinities, no NaN; largest number 7.5", _MX),
-    Format("float6_e3m2fn", 3, 2, 3, False, "none", "saturate", "float6_e3m2fn", ("e3m2fn", "fp6_e3m2fn"),
-           "OCP MX E3M2: no infinities, no NaN; largest number 28", _MX),
-    Format("float4_e2m1fn", 2, 1, 1, False, "none", "saturate", "float4_e2m1fn", ("e2m1fn", "fp4_e2m1fn"),
-           "OCP MX E2M1: no infinities, no NaN; largest number 6", _MX),
+    Format(
+        "float8_e4m3fnuz",
+        4,
+        3,
+        8,
+        False,
+        "negative-zero",
+        "nan",
+        "float8_e4m3fnuz",
+        ("e4m3fnuz", "fp8_e4m3fnuz"),
+        "E4M3 with bias 8, NaN in the place of -0, no infinities; largest number 240",
+        _FNUZ,
+    ),
+    Format(
+        "float8_e5m2fnuz",
+        5,
+        2,
+        16,
+        False,
+        "negative-zero",
+        "nan",
+        "float8_e5m2fnuz",
+        ("e5m2fnuz", "fp8_e5m2fnuz"),
+        "E5M2 with bias 16, NaN in the place of -0, no infinities; largest number 57344",
+        _FNUZ,
+    ),
+    Format(
+        "float6_e2m3fn",
+        2,
+        3,
+        1,
+        False,
+        "none",
+        "saturate",
+        "float6_e2m3fn",
+        ("e2m3fn", "fp6_e2m3fn"),
+        "OCP MX E2M3: no infinities, no NaN; largest number 7.5",
+        _MX,
+    ),
+    Format(
+        "float6_e3m2fn",
+        3,
+        2,
+        3,
+        False,
+        "none",
+        "saturate",
+        "float6_e3m2fn",
+        ("e3m2fn", "fp6_e3m2fn"),
+        "OCP MX E3M2: no infinities, no NaN; largest number 28",
+        _MX,
+    ),
+    Format(
+        "float4_e2m1fn",
+        2,
+        1,
+        1,
+        False,
+        "none",
+        "saturate",
+        "float4_e2m1fn",
+        ("e2m1fn", "fp4_e2m1fn"),
+        "OCP MX E2M1: no infinities, no NaN; largest number 6",
+        _MX,
+    ),
 )
 
 FLOAT64, FLOAT32 = FORMATS[0], FORMATS[1]
@@ -181,7 +256,14 @@ def format_named(name: str) -> Format:
             f"format {name!r}: eXmY takes X from 2 to {MAX_EXPONENT_BITS} and Y from 1 to {MAX_MANTISSA_BITS} "
             f"(received {exponent_bits} and {mantissa_bits}); wider ones only as float64"
         )
-    same = next((f for f in FORMATS if f.nan == "ieee" and (f.exponent_bits, f.mantissa_bits) == (exponent_bits, mantissa_bits)), None)
+    same = next(
+        (
+            f
+            for f in FORMATS
+            if f.nan == "ieee" and (f.exponent_bits, f.mantissa_bits) == (exponent_bits, mantissa_bits)
+        ),
+        None,
+    )
     if same is not None:
         return same
     title = f"IEEE-like, {exponent_bits} exponent and {mantissa_bits} mantissa bits"

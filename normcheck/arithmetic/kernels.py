@@ -12,13 +12,15 @@ operation is wrapped in np.uint32, because numba widens it to 64 bits otherwise 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
 
-jit = njit(nogil=True, cache=True, error_model="numpy")
+F = TypeVar("F", bound=Callable[..., Any])
+jit: Callable[[F], F] = cast("Any", njit(nogil=True, cache=True, error_model="numpy"))
 """Compiled once and cached; runs without the interpreter's lock; x / 0 is an infinity, no exception."""
 
 COPY, ADD, SUBTRACT, MULTIPLY, DIVIDE, ABSOLUTE, SQRT, RSQRT, FMA = range(9)
@@ -38,7 +40,7 @@ _INF, _ONE, _NOUGHT, _MOST = np.uint32(0x7F800000), np.uint32(1), np.uint32(0), 
 
 
 @intrinsic
-def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:  # noqa: ARG001
+def _fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:  # noqa: ARG001
     """float64 a * b + c with one rounding (the hardware's instruction, or libm's)."""
     signature = types.float64(types.float64, types.float64, types.float64)
 
@@ -46,6 +48,9 @@ def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:  # noqa: ARG001
         return builder.fma(*args)
 
     return signature, codegen
+
+
+fma: Any = _fma  # to the type checker, one that takes three numbers
 
 
 @jit
@@ -175,7 +180,9 @@ def _fast_absorbed(a: Any, b: Any, scalar: Any, v: Any, out: Any) -> Any:
 
 
 @jit
-def fast_elementwise(op: Any, a: Any, b: Any, out: Any, k: Any, counts: Any, extremes: Any, flags: Any, absorb: Any) -> None:
+def fast_elementwise(
+    op: Any, a: Any, b: Any, out: Any, k: Any, counts: Any, extremes: Any, flags: Any, absorb: Any
+) -> None:
     """out = round(a op b), with events.
 
     a, out: (rows, m) float32, C-contiguous along m, different arrays. b: (rows or 1, m or 1) float32. k: constants.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-
 from normcheck.arithmetic.kernels import ADD, DIVIDE, MULTIPLY, SUBTRACT, _record, _uniform, general_step, jit
 
 MEAN, TOTAL, COUNT, WHOLE_MEAN, WHOLE_TOTAL, WHOLE_COUNT = range(6)
@@ -24,7 +23,21 @@ def _round(op: Any, a: Any, b: Any, k: Any, draw: Any, counts: Any, extremes: An
 
 
 @jit
-def _accept(s: Any, lane: Any, x: Any, km: Any, kt: Any, draw: Any, cm: Any, em: Any, fm: Any, ct: Any, et: Any, ft: Any, row: Any) -> None:
+def _accept(
+    s: Any,
+    lane: Any,
+    x: Any,
+    km: Any,
+    kt: Any,
+    draw: Any,
+    cm: Any,
+    em: Any,
+    fm: Any,
+    ct: Any,
+    et: Any,
+    ft: Any,
+    row: Any,
+) -> None:
     """d = x - m; m += d / i; M += d * (x - m)."""
     s[COUNT, lane] += 1.0
     d = _round(SUBTRACT, x, s[MEAN, lane], km, draw, cm, em, fm, row)
@@ -38,7 +51,7 @@ def _accept(s: Any, lane: Any, x: Any, km: Any, kt: Any, draw: Any, cm: Any, em:
 @jit
 def _merge(
     a: Any, b: Any, km: Any, kt: Any, draw: Any, cm: Any, em: Any, fm: Any, ct: Any, et: Any, ft: Any, row: Any
-) -> tuple[Any, Any, Any]:
+) -> Any:
     """(m, M, n) of two sets merged: c = nB / n, m = mA + d c, M = (MA + MB) + d d (nA c), d = mB - mA."""
     if a[2] == 0.0:
         return b
@@ -77,7 +90,9 @@ def online_part(
 
 
 @jit
-def _close(s: Any, lane: Any, km: Any, kt: Any, draw: Any, cm: Any, em: Any, fm: Any, ct: Any, et: Any, ft: Any, row: Any) -> None:
+def _close(
+    s: Any, lane: Any, km: Any, kt: Any, draw: Any, cm: Any, em: Any, fm: Any, ct: Any, et: Any, ft: Any, row: Any
+) -> None:
     """Merge the lane's chunk into what the lane has, and begin the next."""
     whole = (s[WHOLE_MEAN, lane], s[WHOLE_TOTAL, lane], s[WHOLE_COUNT, lane])
     part = (s[MEAN, lane], s[TOTAL, lane], s[COUNT, lane])

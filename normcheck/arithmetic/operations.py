@@ -26,8 +26,14 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, np.dtype[Any]]
 Operation = Literal["copy", "add", "subtract", "multiply", "divide", "absolute", "sqrt", "rsqrt", "fma"]
 CODES: dict[Operation, int] = {
-    "copy": kernels.COPY, "add": kernels.ADD, "subtract": kernels.SUBTRACT, "multiply": kernels.MULTIPLY,
-    "divide": kernels.DIVIDE, "absolute": kernels.ABSOLUTE, "sqrt": kernels.SQRT, "rsqrt": kernels.RSQRT,
+    "copy": kernels.COPY,
+    "add": kernels.ADD,
+    "subtract": kernels.SUBTRACT,
+    "multiply": kernels.MULTIPLY,
+    "divide": kernels.DIVIDE,
+    "absolute": kernels.ABSOLUTE,
+    "sqrt": kernels.SQRT,
+    "rsqrt": kernels.RSQRT,
     "fma": kernels.FMA,
 }
 _FAST_CODES = frozenset({"copy", "add", "subtract", "multiply", "divide", "absolute"})
@@ -70,8 +76,15 @@ def broadcast_shape(operands: Sequence[Array]) -> tuple[int, int]:
 
 
 def elementwise(
-    operation: Operation, operands: tuple[Array, ...], form: Format, rounding: Rounding, events: Events, *,
-    fast: bool, key: int = 0, absorb: bool = False,
+    operation: Operation,
+    operands: tuple[Array, ...],
+    form: Format,
+    rounding: Rounding,
+    events: Events,
+    *,
+    fast: bool,
+    key: int = 0,
+    absorb: bool = False,
 ) -> Array:
     """Return the rounded operation over (rows, m) arrays; `operands[1:]` may have one row or one column.
 
@@ -87,7 +100,15 @@ def elementwise(
         a = first.astype(np.float32, copy=False)
         out = scratch.empty((rows, m), np.float32)
         kernels.fast_elementwise(
-            CODES[operation], a, b, out, fast_constants(form, rounding), events.counts, events.extremes, events.flags, absorb_code
+            CODES[operation],
+            a,
+            b,
+            out,
+            fast_constants(form, rounding),
+            events.counts,
+            events.extremes,
+            events.flags,
+            absorb_code,
         )
         if not form.signed_zero:
             out += np.float32(0)
@@ -95,8 +116,15 @@ def elementwise(
     padded = [o.astype(np.float64, copy=False) for o in operands] + [_NOTHING64] * (3 - len(operands))
     out = scratch.empty((rows, m), np.float64)
     kernels.general_elementwise(
-        CODES[operation], *padded, out, general_constants(form, rounding), mix(rounding.seed, key), events.counts,
-        events.extremes, events.flags, absorb_code,
+        CODES[operation],
+        *padded,
+        out,
+        general_constants(form, rounding),
+        mix(rounding.seed, key),
+        events.counts,
+        events.extremes,
+        events.flags,
+        absorb_code,
     )
     return out
 
@@ -109,7 +137,9 @@ class Summation:
 
     granularity = 65536
 
-    def __init__(self, rows: int, n: int, order: Order, form: Format, rounding: Rounding, events: Events, *, fast: bool, key: int) -> None:
+    def __init__(
+        self, rows: int, n: int, order: Order, form: Format, rounding: Rounding, events: Events, *, fast: bool, key: int
+    ) -> None:
         self.rows, self.n, self.order, self.form, self.rounding = rows, n, order, form, rounding
         self.events, self.fast, self.key = events, fast, key
         self.exact = np.zeros(rows)
@@ -145,7 +175,9 @@ class Summation:
     def _operate(self, operation: Operation, *operands: Array, absorb: bool = False) -> Array:
         self.key += 1
         flat = no_events(operands[0].shape[0]) if operands[0].shape[0] != self.rows else self.events
-        out = elementwise(operation, operands, self.form, self.rounding, flat, fast=self.fast, key=self.key, absorb=absorb)
+        out = elementwise(
+            operation, operands, self.form, self.rounding, flat, fast=self.fast, key=self.key, absorb=absorb
+        )
         if flat is not self.events:
             self._merge(flat)
         return out
@@ -170,7 +202,9 @@ class Summation:
             h = 1 << ((m - 1).bit_length() - 1)
             halves = (turned[: m - h].reshape(1, -1), turned[h:m].reshape(1, -1))
             self.key += 1
-            head = elementwise("add", halves, self.form, self.rounding, trial, fast=self.fast, key=self.key, absorb=True)
+            head = elementwise(
+                "add", halves, self.form, self.rounding, trial, fast=self.fast, key=self.key, absorb=True
+            )
             if m < 2 * h:
                 head = np.concatenate([head.reshape(m - h, blocks), turned[m - h : h]])
             turned, m = head.reshape(h, blocks), h
@@ -196,7 +230,9 @@ class _Lanes(Summation):
 
     def _start(self) -> None:
         width = self.order.width or 1
-        self.turned = width == 1 and self.rows > 1  # rows side by side as lanes: vector units serve a sequential sum too
+        self.turned = (
+            width == 1 and self.rows > 1
+        )  # rows side by side as lanes: vector units serve a sequential sum too
         self.acc = np.zeros((1, self.rows) if self.turned else (self.rows, width), self._dtype)
 
     def _take(self, x: Array, y: Array | None) -> None:
@@ -212,10 +248,12 @@ class _Lanes(Summation):
         suspect = np.zeros(len(terms), np.uint8)
         constants = fast_constants(self.form, self.rounding)
         sums.fast_lanes(terms, self.acc, constants, self.events.counts, self.events.extremes, suspect)
-        for row in np.flatnonzero(suspect):
+        for row in np.flatnonzero(suspect).tolist():
             self._recount(terms[row : row + 1], before[row : row + 1], row)
 
-    def _general(self, x: Array, y: Array | None, acc: Array, counts: NDArray[np.int64], row: int | None = None) -> Array:
+    def _general(
+        self, x: Array, y: Array | None, acc: Array, counts: NDArray[np.int64], row: int | None = None
+    ) -> Array:
         terms = np.ascontiguousarray(x, dtype=np.float64)
         factors = _NOTHING64 if y is None else np.ascontiguousarray(y, dtype=np.float64)
         key = mix(self.rounding.seed, self.key, self._part)
@@ -256,7 +294,9 @@ class _Pairwise(Summation):
 
     def _product(self, x: Array, y: Array | None) -> Array:
         if y is not None:
-            raise UsageError(f"order {self.order}: fused multiply-add needs a running accumulator (sequential or lanes)")
+            raise UsageError(
+                f"order {self.order}: fused multiply-add needs a running accumulator (sequential or lanes)"
+            )
         return x
 
     def _pairs(self, x: Array) -> Array:
@@ -348,14 +388,21 @@ class _Kahan(_Pairwise):
         self.events.operations += 4 * x.size
         self._weigh(x)
         constants, key = general_constants(self.form, self.rounding), mix(self.rounding.seed, self.key, self._part)
-        sums.kahan(x, self.acc, self.compensation, constants, key, self.events.counts, self.events.extremes, self.row_flags)
+        sums.kahan(
+            x, self.acc, self.compensation, constants, key, self.events.counts, self.events.extremes, self.row_flags
+        )
 
     def _result(self) -> Array:
         return self.acc
 
 
 _KINDS: dict[str, type[Summation]] = {
-    "sequential": _Lanes, "lanes": _Lanes, "pairwise": _Pairwise, "tree": _Tree, "blocks": _Blocks, "kahan": _Kahan,
+    "sequential": _Lanes,
+    "lanes": _Lanes,
+    "pairwise": _Pairwise,
+    "tree": _Tree,
+    "blocks": _Blocks,
+    "kahan": _Kahan,
 }
 
 
@@ -367,8 +414,10 @@ def summation(
 
 
 def block_sizes(n: int, largest: int) -> NDArray[np.int64]:
-    """Sizes of the blocks that n elements are cut into: equal where a divisor of n up to twice as many blocks as
-    needed allows it, else nearly equal, larger ones first."""
+    """Return the sizes of the blocks that n elements are cut into.
+
+    Equal where a divisor of n allows it with at most twice as many blocks as needed; else nearly equal, larger first.
+    """
     fewest = -(-n // largest)
     count = next((c for c in range(fewest, min(2 * fewest, n) + 1) if n % c == 0), fewest)
     small, larger = divmod(n, count)
@@ -399,7 +448,10 @@ class Outcome:
 
 
 def operate(
-    operation: Operation, *operands: ArrayLike, format: str | Format, **settings: Any  # noqa: A002
+    operation: Operation,
+    *operands: ArrayLike,
+    format: str | Format,
+    **settings: Any,
 ) -> Outcome:
     """Apply one rounded operation to arrays of numbers, element by element, whatever formats they are in.
 

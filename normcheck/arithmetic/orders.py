@@ -59,7 +59,7 @@ def order_named(text: str) -> Order:
     match = _TEXT.fullmatch(text.strip().lower())
     if match is None or match[1] not in ORDERS:
         raise unknown_name("order", text, ORDERS, "normcheck simulate --help")
-    kind: Kind = match[1]  # type: ignore[assignment]  # a key of ORDERS
+    kind: Kind = match[1]
     takes_width, takes_merge = kind in ("lanes", "blocks"), kind == "lanes"
     if (match[2] and not takes_width) or (match[3] and not takes_merge):
         raise UsageError(f"order {text!r}: {kind} takes no such argument; lanes(W[, serial]) and blocks(B) do")

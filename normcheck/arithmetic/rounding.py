@@ -102,8 +102,18 @@ def fast_constants(form: Format, rounding: Rounding) -> NDArray[np.uint32]:
         zero_bits = _bits(np.float32(half_ulp)) if form != FLOAT32 else 0
     overflowed = np.float32(overflow_result(form, rounding.policy(form)))
     magic = np.float32(2.0 ** (form.emin + FLOAT32.precision - form.precision)) if shift else np.float32(0)
-    values = [shift, half, 1 if shift else 0, mask, overflow_bits, _bits(overflowed), _bits(np.float32(form.min_normal)),
-              zero_bits, largest_below_normal, _bits(magic)]
+    values = [
+        shift,
+        half,
+        1 if shift else 0,
+        mask,
+        overflow_bits,
+        _bits(overflowed),
+        _bits(np.float32(form.min_normal)),
+        zero_bits,
+        largest_below_normal,
+        _bits(magic),
+    ]
     return np.array(values, dtype=np.uint32)
 
 
@@ -136,8 +146,19 @@ def general_constants(form: Format, rounding: Rounding) -> NDArray[np.float64]:
     over = overflow_result(form, policy)
     inwards = float("nan") if policy == "nan" else form.max_finite
     return np.array(
-        [0 if form == FLOAT64 else form.precision, form.emin, form.max_finite, form.min_normal, MODE_CODES[rounding.mode],
-         over, inwards, over, rounding.ftz, rounding.daz, form.signed_zero],
+        [
+            0 if form == FLOAT64 else form.precision,
+            form.emin,
+            form.max_finite,
+            form.min_normal,
+            MODE_CODES[rounding.mode],
+            over,
+            inwards,
+            over,
+            rounding.ftz,
+            rounding.daz,
+            form.signed_zero,
+        ],
         dtype=np.float64,
     )
 

@@ -51,4 +51,5 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Array:
         buffer = np.empty(room, np.uint8)
         if len(buffers) < _KEPT:
             buffers.append(buffer)
-    return buffer[:size].view(kind).reshape(shape)
+    out: Array = buffer[:size].view(kind).reshape(shape)
+    return out

@@ -16,12 +16,12 @@ from normcheck.arithmetic.kernels import (
     _NOUGHT,
     _ONE,
     _SIGN,
-    _constants,
     ABSORBED,
     ADD,
     FMA,
     SUBNORMAL,
     SUBTRACT,
+    _constants,
     _fast_round,
     _merge_extremes,
     _record,
@@ -139,9 +139,7 @@ def general_lanes(
 
 
 @jit
-def kahan(
-    x: Any, acc: Any, compensation: Any, k: Any, key: Any, counts: Any, extremes: Any, flags: Any
-) -> None:
+def kahan(x: Any, acc: Any, compensation: Any, k: Any, key: Any, counts: Any, extremes: Any, flags: Any) -> None:
     """Kahan's compensated sum of each row of x (rows, n) float64, each of its four operations rounded.
 
     y = x - c;  t = acc + y;  c = (t - acc) - y;  acc = t. acc, compensation: (rows, 1).

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING, Literal, assert_never
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -79,9 +79,7 @@ def constant(statistic: StatisticName, kind: Kind, n: int, k: int = 10) -> float
     if statistic == "l1":
         return GAUSSIAN_L1
     if n == 1:
-        raise UsageError(
-            f"constant of {statistic}: undefined for groups of n = 1 element; use l1, l2 or larger groups"
-        )
+        raise UsageError(f"constant of {statistic}: undefined for groups of n = 1 element; use l1, l2 or larger groups")
     return _paper(statistic, n) if kind == "paper" else _exact(statistic, n, k)
 
 
@@ -98,23 +96,11 @@ def effective_k(n: int, k: int) -> int:
 
 def _paper(statistic: Literal["linf", "topk", "range"], n: int) -> float:
     spread = math.sqrt(2 * math.log(n))
-    match statistic:
-        case "linf" | "topk":
-            return (1 + math.sqrt(math.pi * math.log(4))) / (2 * spread)
-        case "range":
-            return 1 / spread
-        case _:
-            assert_never(statistic)
+    return 1 / spread if statistic == "range" else (1 + math.sqrt(math.pi * math.log(4))) / (2 * spread)
 
 
 def _exact(statistic: Literal["linf", "topk", "range"], n: int, k: int) -> float:
-    match statistic:
-        case "linf" | "topk":
-            return k / _expected_top(n, k)
-        case "range":
-            return 1 / _expected_range(n)
-        case _:
-            assert_never(statistic)
+    return 1 / _expected_range(n) if statistic == "range" else k / _expected_top(n, k)
 
 
 _NEGLIGIBLE = 45.0

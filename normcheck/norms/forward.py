@@ -105,7 +105,9 @@ def forward(a: Arithmetic, x: Elements, problem: Problem, how: Implementation) -
     return Outputs(a.convert("store", y), normalized, mean, before_eps, s, reciprocal, running)
 
 
-def _updated(a: Arithmetic, mean: PerRow | None, statistic: PerRow, problem: Problem) -> tuple[PerRow | None, PerRow] | None:
+def _updated(
+    a: Arithmetic, mean: PerRow | None, statistic: PerRow, problem: Problem
+) -> tuple[PerRow | None, PerRow] | None:
     """running = (1 - m) running + m batch; the batch's variance with n - 1 in place of n (torch's BatchNorm)."""
     if problem.momentum is None or problem.running_statistic is None:
         return None
@@ -153,7 +155,10 @@ def _span(a: Arithmetic, c: Elements, problem: Problem, how: Implementation) -> 
 
 
 _ESTIMATES: dict[str, Callable[[Arithmetic, Elements, Problem, Implementation], PerRow]] = {
-    "l1": _absolute_mean, "linf": _largest, "topk": _mean_of_largest, "range": _span,
+    "l1": _absolute_mean,
+    "linf": _largest,
+    "topk": _mean_of_largest,
+    "range": _span,
 }
 
 
@@ -179,7 +184,13 @@ def _inverse(x: PerRow) -> PerRow:
 
 
 def _normalize(
-    a: Arithmetic, x: Elements, c: Elements | None, mean: PerRow | None, s: PerRow, reciprocal: PerRow | None, how: Implementation
+    a: Arithmetic,
+    x: Elements,
+    c: Elements | None,
+    mean: PerRow | None,
+    s: PerRow,
+    reciprocal: PerRow | None,
+    how: Implementation,
 ) -> Elements:
     """(x - mean) / s in the implementation's form."""
     if how.normalize_form == "shift" and mean is not None and reciprocal is not None:
@@ -192,7 +203,9 @@ def _normalize(
     return a.multiply("normalize", c, reciprocal)
 
 
-def _folded(a: Arithmetic, x: Elements, mean: PerRow | None, reciprocal: PerRow, weight: Value | None, bias: Value | None) -> Elements:
+def _folded(
+    a: Arithmetic, x: Elements, mean: PerRow | None, reciprocal: PerRow, weight: Value | None, bias: Value | None
+) -> Elements:
     """x * scale + shift with scale = gamma / s and shift = beta - mean * scale."""
     scale = reciprocal if weight is None else a.multiply("fold", weight, reciprocal)
     y = a.multiply("gain", x, scale)

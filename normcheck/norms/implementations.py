@@ -25,11 +25,29 @@ RootForm = Literal["root-reciprocal", "rsqrt", "divide"]
 NormalizeForm = Literal["center", "shift", "fold"]
 
 STEP_ROLES: dict[str, str] = {
-    "residual": "residual", "load": "load", "sum-mean": "mean_sum", "mean": "mean", "center": "center",
-    "square": "product", "absolute": "product", "maximum": "product", "topk": "product", "sum": "sum",
-    "count": "count", "variance": "statistic", "statistic": "statistic", "constant": "statistic", "eps": "eps",
-    "root": "root", "reciprocal": "reciprocal", "normalize": "normalize", "fold": "fold", "gain": "gain",
-    "bias": "bias", "store": "store", "running-update": "running",
+    "residual": "residual",
+    "load": "load",
+    "sum-mean": "mean_sum",
+    "mean": "mean",
+    "center": "center",
+    "square": "product",
+    "absolute": "product",
+    "maximum": "product",
+    "topk": "product",
+    "sum": "sum",
+    "count": "count",
+    "variance": "statistic",
+    "statistic": "statistic",
+    "constant": "statistic",
+    "eps": "eps",
+    "root": "root",
+    "reciprocal": "reciprocal",
+    "normalize": "normalize",
+    "fold": "fold",
+    "gain": "gain",
+    "bias": "bias",
+    "store": "store",
+    "running-update": "running",
 }
 """Which field of an implementation holds the format of which step."""
 
@@ -132,8 +150,23 @@ class Implementation:
 
 
 _WIDE = dict.fromkeys(
-    ("residual", "mean_sum", "mean", "center", "product", "sum", "count", "statistic", "eps", "root", "reciprocal",
-     "normalize", "fold", "gain", "bias"),
+    (
+        "residual",
+        "mean_sum",
+        "mean",
+        "center",
+        "product",
+        "sum",
+        "count",
+        "statistic",
+        "eps",
+        "root",
+        "reciprocal",
+        "normalize",
+        "fold",
+        "gain",
+        "bias",
+    ),
     "wide",
 )
 
@@ -149,7 +182,10 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
         Implementation(
             name="wide-sum",
             title="io format, sums accumulated in float32: the configuration in which L2 fails in the paper",
-            mean_sum="wide", sum="wide", count="wide", eps="wide",
+            mean_sum="wide",
+            sum="wide",
+            count="wide",
+            eps="wide",
         ),
         Implementation(name="wide", title="everything in float32 (or wider), rounded once at the store", **_WIDE),  # type: ignore[arg-type]
         Implementation(

@@ -19,8 +19,12 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Storage = Literal["io", "float32", "stored"]
 
 PARAMS: dict[str, Storage] = {
-    "io": "io", "float32": "float32", "stored": "stored",
-    "half": "io", "autocast": "float32", "half-except-norms": "float32",
+    "io": "io",
+    "float32": "float32",
+    "stored": "stored",
+    "half": "io",
+    "autocast": "float32",
+    "half-except-norms": "float32",
 }
 """Where gamma, beta and running statistics live: a preset's name, and the format it means. `half`: a model cast with
 .half(), parameters in the io format. `autocast`, `half-except-norms`: parameters kept in float32. `stored`: as given."""
@@ -69,6 +73,7 @@ class Parameters:
 
     def values(self, norm: Norm, grouping: Grouping, row_start: int, row_stop: int, form: Format | None) -> Values:
         """The parameters of rows [row_start, row_stop) as values of the arithmetic."""
+
         def affine(x: Array | None) -> PerRow | Elements | None:
             return None if x is None else _spread(x, norm, grouping, row_start, row_stop, form)
 
@@ -78,12 +83,16 @@ class Parameters:
             return PerRow(x[np.arange(row_start, row_stop) % len(x)].reshape(-1, 1), form, 0)
 
         return Values(
-            weight=affine(self.weight), bias=affine(self.bias),
-            running_mean=per_row(self.running_mean), running_statistic=per_row(self.running_statistic),
+            weight=affine(self.weight),
+            bias=affine(self.bias),
+            running_mean=per_row(self.running_mean),
+            running_statistic=per_row(self.running_statistic),
         )
 
 
-def _spread(x: Array, norm: Norm, grouping: Grouping, row_start: int, row_stop: int, form: Format | None) -> PerRow | Elements:
+def _spread(
+    x: Array, norm: Norm, grouping: Grouping, row_start: int, row_stop: int, form: Format | None
+) -> PerRow | Elements:
     rows = np.arange(row_start, row_stop)
     if grouping.channel_of == "element":
         return Elements.of(x.reshape(1, -1), form, 0)

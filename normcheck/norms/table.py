@@ -38,7 +38,9 @@ STATISTICS: dict[str, Statistic] = {
         Statistic("l2", "standard deviation", "sqrt(mean(c^2) + eps)", False, "variance", 2),  # noqa: FBT003
         Statistic("l1", "mean absolute deviation", "C * mean(|c|) + eps", True, "statistic", 1),  # noqa: FBT003
         Statistic("linf", "largest deviation", "C(n) * max(|c|) + eps", True, "statistic", 1),  # noqa: FBT003
-        Statistic("topk", "mean of the k largest deviations", "C(n, k) * mean(k largest |c|) + eps", True, "statistic", 1),  # noqa: FBT003
+        Statistic(
+            "topk", "mean of the k largest deviations", "C(n, k) * mean(k largest |c|) + eps", True, "statistic", 1
+        ),
         Statistic("range", "range", "C(n) * (max(c) - min(c)) + eps", True, "statistic", 1),  # noqa: FBT003
     )
 }
@@ -103,9 +105,20 @@ def _table() -> dict[str, Norm]:
 
 
 NORMS: dict[str, Norm] = _table()
-_ALIASES = {"rmsnorm": "rms", "rms-norm": "rms", "layer-l2-uncentred": "rms", "batch": "batch-l2", "layer": "layer-l2",
-            "batchnorm": "batch-l2", "layernorm": "layer-l2", "instance": "instance-l2", "instancenorm": "instance-l2",
-            "group": "group-l2", "groupnorm": "group-l2", "weightnorm": "weight-l2"}
+_ALIASES = {
+    "rmsnorm": "rms",
+    "rms-norm": "rms",
+    "layer-l2-uncentred": "rms",
+    "batch": "batch-l2",
+    "layer": "layer-l2",
+    "batchnorm": "batch-l2",
+    "layernorm": "layer-l2",
+    "instance": "instance-l2",
+    "instancenorm": "instance-l2",
+    "group": "group-l2",
+    "groupnorm": "group-l2",
+    "weightnorm": "weight-l2",
+}
 
 
 def norm_named(name: str) -> Norm:
@@ -169,7 +182,9 @@ def grouping(norm: Norm, shape: tuple[int, ...], num_groups: int | None = None) 
         return Grouping(n * c, spatial, spatial, spatial, 0, c, "row-modulo")
     groups = num_groups if num_groups is not None else default_num_groups(c)
     if groups < 1 or c % groups:
-        raise UsageError(f"shape {_text(shape)}: {c} channels do not divide into {groups} groups; give --num-groups a divisor of {c}")
+        raise UsageError(
+            f"shape {_text(shape)}: {c} channels do not divide into {groups} groups; give --num-groups a divisor of {c}"
+        )
     size = c // groups * spatial
     return Grouping(n * groups, size, size, size, 0, c, "group", groups)
 

@@ -19,7 +19,14 @@ Moments = tuple[PerRow | None, Elements | None, PerRow]
 
 
 def mean_of(
-    a: Arithmetic, x: Elements, sum_step: str, mean_step: str, how: Implementation, *, y: Elements | None = None, n: int | None = None
+    a: Arithmetic,
+    x: Elements,
+    sum_step: str,
+    mean_step: str,
+    how: Implementation,
+    *,
+    y: Elements | None = None,
+    n: int | None = None,
 ) -> PerRow:
     """Mean of each row of x (of x * y, fused, where y is given), by the implementation's division.
 
