@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from normcheck.analysis import deviation as dev
-from normcheck.analysis.totals import EPS_DOMINATES, KINDS, Totals, worst_of
+from normcheck.analysis.totals import BAD_KINDS, EPS_DOMINATES, WORST_KEPT, Totals
 from normcheck.arithmetic.emulated import Emulated, Machine
 from normcheck.arithmetic.events import FLAG_INVALID, FLAG_OVERFLOW, FLAG_UNDERFLOW, no_events
 from normcheck.arithmetic.exact import Exact
@@ -257,7 +257,7 @@ def _total(
     s, s_hat = side.outputs.s.data[:, 0], _column(out.s, machine.rows)
     kinds = _classify(sums, side.ideal, s, s_hat)
     finite = sums[:, dev.NONFINITE] == 0
-    totals.kinds += np.bincount(kinds, minlength=len(KINDS))
+    totals.kinds += np.bincount(kinds, minlength=1 + len(BAD_KINDS))
     totals.error.add(sums[finite], fit[0][finite], study.grouping.size)
     totals.ideal.add(side.ideal[finite], fit[1][finite], study.grouping.size)
     totals.worst = _worst(kinds, s, s_hat, machine, row_start)
@@ -271,7 +271,7 @@ def _column(value: PerRow, rows: int) -> Array:
 
 
 def _classify(sums: Array, ideal: Array, s: Array, s_hat: Array) -> Array:
-    """Class of each row, as an index into KINDS; the first that matches."""
+    """Class of each row, 1 + an index into BAD_KINDS, or 0; the first that matches."""
     collapsed = (sums[:, dev.OFF_BIAS] == 0) & (ideal[:, dev.OFF_BIAS] > 0)
     with np.errstate(invalid="ignore"):
         conditions = [sums[:, dev.NONFINITE] > 0, collapsed, s_hat < s / 2, s_hat > 2 * s]
@@ -279,18 +279,21 @@ def _classify(sums: Array, ideal: Array, s: Array, s_hat: Array) -> Array:
 
 
 def _worst(kinds: Array, s: Array, s_hat: Array, machine: Emulated, row_start: int) -> list[WorstRow]:
+    """The worst few bad rows of a block: by class, then by how far the statistic is off, then by index."""
+    with np.errstate(all="ignore"):
+        distance = np.nan_to_num(np.abs(np.log2(s_hat / s)), nan=np.inf)
     bad = np.flatnonzero(kinds)
-    rows = [
+    order = bad[np.lexsort((bad, -distance[bad], kinds[bad]))][:WORST_KEPT]
+    return [
         WorstRow(
-            index=row_start + int(i),
-            kind=KINDS[kinds[i]],
+            index=row_start + i,
+            kind=BAD_KINDS[kinds[i] - 1],
             s=float(s[i]),
-            s_emulated=float(s_hat[i]),  # type: ignore[arg-type]
-            first_bad_step=_first_bad_step(machine, int(i)),
+            s_emulated=float(s_hat[i]),
+            first_bad_step=_first_bad_step(machine, i),
         )
-        for i in bad
+        for i in order.tolist()
     ]
-    return worst_of(rows)
 
 
 def _first_bad_step(machine: Emulated, row: int) -> str | None:

@@ -199,7 +199,8 @@ def _check_norm(common: _Common, norm: Norm, group: Grouping) -> None:
         )
     if group.size == 1 and norm.centred:
         raise UsageError(
-            f"shape {','.join(map(str, common.shape))}: {norm.name} would normalise single elements (n = 1), which leaves zeros; "
+            f"shape {','.join(map(str, common.shape))}: {norm.name} would normalise single elements "
+            "(n = 1), which leaves zeros; "
             "give a shape with at least 2 elements a row"
         )
 
@@ -243,8 +244,8 @@ def _report(
 
 def environment(jobs: int | None) -> dict[str, Any]:
     """Versions and machine: everything of a report that may differ between two runs of the same input."""
-    import numba
-    import scipy
+    import numba  # noqa: PLC0415  # only to name its version
+    import scipy  # noqa: PLC0415  # the same
 
     return {
         "python": platform.python_version(),

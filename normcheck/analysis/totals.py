@@ -10,7 +10,7 @@ import numpy as np
 
 from normcheck.analysis import deviation as dev
 from normcheck.arithmetic.events import FLAG_INVALID, FLAG_OVERFLOW, FLAG_UNDERFLOW
-from normcheck.results import Deviation, Error, Rows, Statistic, Step, Tally, WorstRow
+from normcheck.results import Deviation, Error, RowKind, Rows, Statistic, Step, Tally, WorstRow
 
 if TYPE_CHECKING:
     from normcheck.arithmetic.emulated import StepRecord
@@ -20,8 +20,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 WORST_KEPT = 10
 EPS_DOMINATES = 0.1
 """Share of the variance from which eps is said to dominate."""
-KINDS = ("good", "nonfinite", "collapsed", "amplified", "shrunk")
-"""Row classes by code; the first that matches counts."""
+BAD_KINDS: tuple[RowKind, ...] = ("nonfinite", "collapsed", "amplified", "shrunk")
+"""Classes of bad rows; the first that matches counts. A row's code is 1 + its index here, 0 for a good row."""
 
 
 @dataclass(slots=True)
@@ -175,7 +175,7 @@ class Totals:
 
     n: int
     steps: dict[str, StepTotal] = field(default_factory=dict)
-    kinds: Array = field(default_factory=lambda: np.zeros(len(KINDS), np.int64))
+    kinds: Array = field(default_factory=lambda: np.zeros(1 + len(BAD_KINDS), np.int64))
     worst: list[WorstRow] = field(default_factory=list)
     error: ErrorTotal = field(default_factory=ErrorTotal)
     ideal: ErrorTotal = field(default_factory=ErrorTotal)
@@ -267,4 +267,4 @@ def _badness(row: WorstRow) -> tuple[int, float, int]:
     """Worst first: by class, then by how far the statistic is off, then by index."""
     ratio = row.s_emulated / row.s if row.s else math.inf
     distance = abs(math.log2(ratio)) if math.isfinite(ratio) and ratio > 0 else math.inf
-    return KINDS.index(row.kind), -distance, row.index
+    return BAD_KINDS.index(row.kind), -distance, row.index

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -128,17 +128,19 @@ class Emulated(Arithmetic):
         squared = product_degree(x.degree, x.degree)
         (mean_record, key), (sum_record, _) = self._begin(mean_step, x.degree), self._begin(sum_step, squared)
         records = (mean_record, sum_record)
+        online_part: Any = online.online_part
+        online_finish: Any = online.online_finish
         constants = [general_constants(r.form, self.machine.rounding) for r in records]
         counters = [c for r in records for c in (r.events.counts, r.events.extremes, r.events.flags)]
         draw = np.array([mix(self.machine.rounding.seed, key), 0], np.uint64)
         state = np.zeros((self.rows, 6, lanes))
         for index in range(x.parts):
             part = np.ascontiguousarray(x.part(index), dtype=np.float64)
-            online.online_part(part, state, chunk, *constants, draw, *counters)
+            online_part(part, state, chunk, *constants, draw, *counters)
             mean_record.events.operations += 4 * part.size
             sum_record.events.operations += 2 * part.size
         mean, total = np.empty((self.rows, 1)), np.empty((self.rows, 1))
-        online.online_finish(state, *constants, draw, *counters, mean, total)
+        online_finish(state, *constants, draw, *counters, mean, total)
         return PerRow(mean, mean_record.form, x.degree), PerRow(total, sum_record.form, squared)
 
     def _compute(
@@ -187,7 +189,7 @@ class Emulated(Arithmetic):
 
         whole = next((o for o in operands if isinstance(o, Elements)), None)
         if whole is None:
-            return PerRow(run(0, True, False), record.form, degree)  # noqa: FBT003
+            return PerRow(run(0, True, False), record.form, degree)
         fast = self._fast and (operation in ("copy", "absolute") or _all_in(operands, record.form))
 
         def compute(index: int, first: bool) -> Array:

@@ -44,11 +44,11 @@ class Exact(Arithmetic):
 
     def _compute(
         self,
-        step: str,
+        step: str,  # noqa: ARG002  # all steps are alike here
         operation: Operation,
         operands: tuple[Value, ...],
         degree: int | None,
-        within: str | None = None,
+        within: str | None = None,  # noqa: ARG002  # and all formats
     ) -> Value:
         whole = next((o for o in operands if isinstance(o, Elements)), None)
         if whole is None:

@@ -113,11 +113,13 @@ def elementwise(
         if not form.signed_zero:
             out += np.float32(0)
         return out
-    padded = [o.astype(np.float64, copy=False) for o in operands] + [_NOTHING64] * (3 - len(operands))
+    a, b, c = [o.astype(np.float64, copy=False) for o in operands] + [_NOTHING64] * (3 - len(operands))
     out = scratch.empty((rows, m), np.float64)
     kernels.general_elementwise(
         CODES[operation],
-        *padded,
+        a,
+        b,
+        c,
         out,
         general_constants(form, rounding),
         mix(rounding.seed, key),
@@ -450,7 +452,7 @@ class Outcome:
 def operate(
     operation: Operation,
     *operands: ArrayLike,
-    format: str | Format,
+    format: str | Format,  # noqa: A002  # the field's word
     **settings: Any,
 ) -> Outcome:
     """Apply one rounded operation to arrays of numbers, element by element, whatever formats they are in.

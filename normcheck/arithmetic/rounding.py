@@ -96,10 +96,8 @@ def fast_constants(form: Format, rounding: Rounding) -> NDArray[np.uint32]:
     overflow_bits = _bits(over) + (0 if form.threshold_overflows or form == FLOAT32 else 1)
     half_ulp = form.min_subnormal / 2
     largest_below_normal = _last_below(form.min_normal - half_ulp)
-    if rounding.ftz:
-        zero_bits = largest_below_normal
-    else:
-        zero_bits = _bits(np.float32(half_ulp)) if form != FLOAT32 else 0
+    rounds_to_zero = _bits(np.float32(half_ulp)) if form != FLOAT32 else 0
+    zero_bits = largest_below_normal if rounding.ftz else rounds_to_zero
     overflowed = np.float32(overflow_result(form, rounding.policy(form)))
     magic = np.float32(2.0 ** (form.emin + FLOAT32.precision - form.precision)) if shift else np.float32(0)
     values = [
@@ -191,7 +189,7 @@ def round_to(
     Raises:
         UsageError: unknown format, mode or policy, or a directed mode for float64.
     """
-    from normcheck.arithmetic import operations
+    from normcheck.arithmetic import operations  # noqa: PLC0415  # the tables need no numba
 
     form = format if isinstance(format, Format) else format_named(format)
     values = np.asarray(x)

@@ -45,9 +45,7 @@ def delivery(stdout: ReportFormat | None, json_path: str | None, *, steps: bool)
     """
     if json_path == STDOUT:
         if stdout is not None:
-            raise UsageError(
-                f"--format {stdout.value} and --json - both write to standard output: give one of them"
-            )
+            raise UsageError(f"--format {stdout.value} and --json - both write to standard output: give one of them")
         stdout, json_path = ReportFormat.JSON, None
     if steps and stdout not in (None, ReportFormat.TABLE):
         raise UsageError("--steps is for the table: JSON reports always hold all steps; leave it out")

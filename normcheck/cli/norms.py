@@ -49,9 +49,7 @@ def _entry(norm: Norm) -> Entry:
         "row": norm.row_noun,
         "where": WHERES[norm.where],
         "divides_by": _POWERS[norm.statistic.name] if norm.is_weight else norm.statistic.formula,
-        "statistic": norm.statistic.title
-        if not norm.is_weight
-        else f"{norm.statistic.name} norm of the weights",
+        "statistic": norm.statistic.title if not norm.is_weight else f"{norm.statistic.name} norm of the weights",
         "centred": norm.centred,
         "constant": norm.has_constant,
         "eps_on": None if norm.is_weight else norm.statistic.eps_on,

@@ -52,6 +52,4 @@ def dimensions(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(
-            f"--shape {text!r}: write whole numbers separated by commas, as in 32,64,28,28"
-        ) from None
+        raise UsageError(f"--shape {text!r}: write whole numbers separated by commas, as in 32,64,28,28") from None

@@ -60,9 +60,7 @@ Shape = Annotated[
 ]
 NumGroups = Annotated[
     int | None,
-    typer.Option(
-        metavar="G", show_default="32 or fewer", rich_help_panel=_NORM, help="Groups of a group norm."
-    ),
+    typer.Option(metavar="G", show_default="32 or fewer", rich_help_panel=_NORM, help="Groups of a group norm."),
 ]
 Params = Annotated[
     str,
@@ -92,9 +90,7 @@ Dist = Annotated[
         help="As 'student-t(df=4)'; `normcheck distributions` lists them.",
     ),
 ]  # fmt: skip
-Eps = Annotated[
-    float, typer.Option(metavar="X", rich_help_panel=_NORM, help="Added to variance or statistic.")
-]
+Eps = Annotated[float, typer.Option(metavar="X", rich_help_panel=_NORM, help="Added to variance or statistic.")]
 EpsComparable = Annotated[
     bool,
     typer.Option(
@@ -105,30 +101,18 @@ EpsComparable = Annotated[
 ]
 Constants = Annotated[
     Constant,
-    typer.Option(
-        rich_help_panel=_NORM, help="Factor of statistics other than L2: exact for n, or the paper's."
-    ),
+    typer.Option(rich_help_panel=_NORM, help="Factor of statistics other than L2: exact for n, or the paper's."),
 ]
-K = Annotated[
-    int, typer.Option("--k", metavar="K", rich_help_panel=_NORM, help="Elements of a topk statistic.")
-]
-AsMode = Annotated[
-    Mode, typer.Option(rich_help_panel=_NORM, help="Statistics of the batch, or running ones.")
-]
+K = Annotated[int, typer.Option("--k", metavar="K", rich_help_panel=_NORM, help="Elements of a topk statistic.")]
+AsMode = Annotated[Mode, typer.Option(rich_help_panel=_NORM, help="Statistics of the batch, or running ones.")]
 Mean = Annotated[float, typer.Option(metavar="X", rich_help_panel=_INPUT, help="Added to the scaled noise.")]
 Std = Annotated[float, typer.Option(metavar="X", rich_help_panel=_INPUT, help="Scale of the noise.")]
 Seed = Annotated[int, typer.Option(metavar="N", rich_help_panel=_INPUT, help="Same seed, same report.")]
-Ftz = Annotated[
-    bool, typer.Option("--ftz", rich_help_panel=_ARITHMETIC, help="Flush subnormal results to zero.")
-]
-Daz = Annotated[
-    bool, typer.Option("--daz", rich_help_panel=_ARITHMETIC, help="Take subnormal operands as zero.")
-]
+Ftz = Annotated[bool, typer.Option("--ftz", rich_help_panel=_ARITHMETIC, help="Flush subnormal results to zero.")]
+Daz = Annotated[bool, typer.Option("--daz", rich_help_panel=_ARITHMETIC, help="Take subnormal operands as zero.")]
 Format = Annotated[
     ReportFormat | None,
-    typer.Option(
-        "--format", show_default="table", rich_help_panel=_REPORT, help="Report on standard output."
-    ),
+    typer.Option("--format", show_default="table", rich_help_panel=_REPORT, help="Report on standard output."),
 ]
 JsonPath = Annotated[
     str | None,
@@ -137,12 +121,8 @@ JsonPath = Annotated[
         help="Write a JSON report there too; - replaces the table on standard output.",
     ),
 ]  # fmt: skip
-Steps = Annotated[
-    bool, typer.Option("--steps", rich_help_panel=_REPORT, help="Show every step of every result.")
-]
-Fail = Annotated[
-    FailOn, typer.Option("--fail-on", rich_help_panel=_REPORT, help="Exit with 1 from this severity on.")
-]
+Steps = Annotated[bool, typer.Option("--steps", rich_help_panel=_REPORT, help="Show every step of every result.")]
+Fail = Annotated[FailOn, typer.Option("--fail-on", rich_help_panel=_REPORT, help="Exit with 1 from this severity on.")]
 Jobs = Annotated[int | None, typer.Option(metavar="N", show_default="all cores", help="Threads.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Nothing but errors on standard error.")]
 

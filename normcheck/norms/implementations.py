@@ -197,7 +197,7 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
 }
 
 _MEANINGFUL_PURE_PRECISION = 11
-"""Below 11 significant bits neither n nor eps fits, so `pure` says nothing about a kernel (design: float16 is the least)."""
+"""float16's: with fewer significant bits neither n nor eps fits, and `pure` says nothing about a kernel."""
 
 
 def default_implementations(io: Format) -> tuple[str, ...]:

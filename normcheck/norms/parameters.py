@@ -27,7 +27,7 @@ PARAMS: dict[str, Storage] = {
     "half-except-norms": "float32",
 }
 """Where gamma, beta and running statistics live: a preset's name, and the format it means. `half`: a model cast with
-.half(), parameters in the io format. `autocast`, `half-except-norms`: parameters kept in float32. `stored`: as given."""
+.half(), parameters in the io format. `autocast`, `half-except-norms`: parameters kept in float32. `stored`: as they are."""
 
 
 class Values(TypedDict):

@@ -35,13 +35,46 @@ class Statistic:
 STATISTICS: dict[str, Statistic] = {
     s.name: s
     for s in (
-        Statistic("l2", "standard deviation", "sqrt(mean(c^2) + eps)", False, "variance", 2),  # noqa: FBT003
-        Statistic("l1", "mean absolute deviation", "C * mean(|c|) + eps", True, "statistic", 1),  # noqa: FBT003
-        Statistic("linf", "largest deviation", "C(n) * max(|c|) + eps", True, "statistic", 1),  # noqa: FBT003
         Statistic(
-            "topk", "mean of the k largest deviations", "C(n, k) * mean(k largest |c|) + eps", True, "statistic", 1
+            name="l2",
+            title="standard deviation",
+            formula="sqrt(mean(c^2) + eps)",
+            has_constant=False,
+            eps_on="variance",
+            degree=2,
         ),
-        Statistic("range", "range", "C(n) * (max(c) - min(c)) + eps", True, "statistic", 1),  # noqa: FBT003
+        Statistic(
+            name="l1",
+            title="mean absolute deviation",
+            formula="C * mean(|c|) + eps",
+            has_constant=True,
+            eps_on="statistic",
+            degree=1,
+        ),
+        Statistic(
+            name="linf",
+            title="largest deviation",
+            formula="C(n) * max(|c|) + eps",
+            has_constant=True,
+            eps_on="statistic",
+            degree=1,
+        ),
+        Statistic(
+            name="topk",
+            title="mean of the k largest deviations",
+            formula="C(n, k) * mean(k largest |c|) + eps",
+            has_constant=True,
+            eps_on="statistic",
+            degree=1,
+        ),
+        Statistic(
+            name="range",
+            title="range",
+            formula="C(n) * (max(c) - min(c)) + eps",
+            has_constant=True,
+            eps_on="statistic",
+            degree=1,
+        ),
     )
 }
 
@@ -97,9 +130,7 @@ def _table() -> dict[str, Norm]:
         for centred in (True, False)
     ]
     norms += [
-        Norm(where, STATISTICS[name], False)  # noqa: FBT003
-        for where in ("weight", "bounded-weight")
-        for name in _WEIGHT_STATISTICS
+        Norm(where, STATISTICS[name], False) for where in ("weight", "bounded-weight") for name in _WEIGHT_STATISTICS
     ]
     return {norm.name: norm for norm in norms}
 

@@ -84,7 +84,7 @@ def _shifted(a: Arithmetic, x: Elements, centred: bool, how: Implementation) -> 
         return None, x, _mean_square(a, x, how)
     first = PerRow(np.array(x.part(0)[:, :1], dtype=np.float64), x.form, x.degree)
     d = a.subtract("center", x, first)
-    offset, _, variance = _one_pass(a, d, True, how)  # noqa: FBT003  # centred
+    offset, _, variance = _one_pass(a, d, True, how)
     assert offset is not None  # noqa: S101  # centred
     return a.add("mean", first, offset), None, variance
 

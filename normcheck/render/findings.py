@@ -59,9 +59,10 @@ def unseen(shown: list[Shown], width: int) -> Lines:
 
 def _bound(shown: Shown) -> str:
     elements, rows = shown.result.input.elements, shown.result.rows.total
+    seen = f"{elements} {plural('element', elements)} of {rows} {plural(shown.noun, rows)}"
     return (
-        f"no overflow in {elements} {plural('element', elements)} of {rows} {plural(shown.noun, rows)}: "
-        f"with 95% confidence it strikes at most {figure(_RULE_OF_THREE / max(elements, 1))} of all elements (3/N) "
+        f"no overflow in {seen}: with 95% confidence it strikes at most "
+        f"{figure(_RULE_OF_THREE / max(elements, 1))} of all elements (3/N) "
         f"and {figure(min(_RULE_OF_THREE / rows, 1.0))} of all {shown.noun}s"
     )
 

@@ -94,9 +94,7 @@ def pairs(items: Iterable[tuple[str, str]], *, width: int) -> Lines:
     return lines
 
 
-def paragraph(
-    text: str | Sequence[str], *, width: int, indent: int = 0, hanging: int = 0, head: str = ""
-) -> Lines:
+def paragraph(text: str | Sequence[str], *, width: int, indent: int = 0, hanging: int = 0, head: str = "") -> Lines:
     """Return text wrapped between words, its second line further indented; `head` begins it in colour.
 
     A sequence is a list of facts: they are kept in one piece where that leaves no ragged lines.
@@ -123,9 +121,7 @@ def printable(text: str) -> str:
 
 def _colored(lines: Lines) -> str:
     file = io.StringIO()
-    console = Console(
-        file=file, force_terminal=True, color_system="standard", no_color=False, legacy_windows=False
-    )
+    console = Console(file=file, force_terminal=True, color_system="standard", no_color=False, legacy_windows=False)
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False)
     return file.getvalue()
@@ -133,9 +129,7 @@ def _colored(lines: Lines) -> str:
 
 def _wrapped(text: str, width: int) -> list[str]:
     """Return the text's lines, each wrapped between words, within a word only where that is too long."""
-    wrapped = (
-        textwrap.wrap(line, max(width, 1), break_on_hyphens=False) or [""] for line in text.split("\n")
-    )
+    wrapped = (textwrap.wrap(line, max(width, 1), break_on_hyphens=False) or [""] for line in text.split("\n"))
     return [line for part in wrapped for line in part]
 
 
@@ -150,9 +144,7 @@ def _widths(layout: Layout[Row], cells: list[list[str]], width: int) -> list[int
     return widths
 
 
-def _grid(
-    layout: Layout[Row], rows: Sequence[Row], cells: list[list[str]], widths: list[int], width: int
-) -> Lines:
+def _grid(layout: Layout[Row], rows: Sequence[Row], cells: list[list[str]], widths: list[int], width: int) -> Lines:
     titles = [column.title for column in layout.columns]
     lines = _stacked(layout, titles, widths, _HEAD)
     lines.append(Text(_GAP.join("-" * each for each in widths)))
@@ -187,9 +179,6 @@ def _stacked(layout: Layout[Row], texts: Sequence[str], widths: Sequence[int], s
 def _blocks(rows: Sequence[Row], layout: Layout[Row], width: int) -> Lines:
     lines: Lines = []
     for index, row in enumerate(rows):
-        titled = (
-            (column.title.replace("\n", " "), column.cell(row).replace("\n", ", "))
-            for column in layout.columns
-        )
+        titled = ((column.title.replace("\n", " "), column.cell(row).replace("\n", ", ")) for column in layout.columns)
         lines += [Text("")] * bool(index) + pairs(titled, width=width)
     return lines

@@ -39,9 +39,7 @@ def error(relative_rms: float | None, **fields: float | None) -> Error:
 
 def deviation(relative_rms: float | None, ideal: float | None, **fields: float | None) -> Deviation:
     plain = error(relative_rms, **fields)
-    return Deviation(
-        ideal=error(ideal, sqnr_db=73.1), **{name: getattr(plain, name) for name in Error.__slots__}
-    )
+    return Deviation(ideal=error(ideal, sqnr_db=73.1), **{name: getattr(plain, name) for name in Error.__slots__})
 
 
 def result(**changes: object) -> Result:
@@ -180,9 +178,7 @@ COLLAPSED = result(
         offset=0.0125,
         noise=0.119,
     ),
-    headroom=Headroom(
-        overflow_bits=-0.634, overflow_step="square", underflow_bits=10.5, underflow_step="statistic"
-    ),
+    headroom=Headroom(overflow_bits=-0.634, overflow_step="square", underflow_bits=10.5, underflow_step="statistic"),
     safe_scale=None,
     verdict="unsafe",
 )
@@ -223,9 +219,7 @@ TIGHT = result(
     eps_on="statistic",
     underflow=Tally(count=5, of=OPERATIONS, rows=3),
     deviation=deviation(0.00512, 0.0, gain=0.0, noise=1.25e-5),
-    headroom=Headroom(
-        overflow_bits=0.583, overflow_step="sum", underflow_bits=20.0, underflow_step="statistic"
-    ),
+    headroom=Headroom(overflow_bits=0.583, overflow_step="sum", underflow_bits=20.0, underflow_step="statistic"),
     safe_scale=(0.00390625, 1.49609375),
     verdict="degraded",
 )

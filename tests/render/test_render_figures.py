@@ -40,9 +40,7 @@ def test_figures_are_within_half_a_unit_of_the_third_digit(value):
     assert abs(float(figure(value)) - value) <= 0.00501 * value + 5e-324
 
 
-@pytest.mark.parametrize(
-    ("value", "text"), [(0, "0"), (999_999, "999999"), (1_000_000, "1e6"), (19_267_584, "1.93e7")]
-)
+@pytest.mark.parametrize(("value", "text"), [(0, "0"), (999_999, "999999"), (1_000_000, "1e6"), (19_267_584, "1.93e7")])
 def test_counts_are_exact_below_a_million(value, text):
     assert count(value) == text
 

@@ -86,9 +86,7 @@ def test_every_digit_survives():
 
 
 def test_numbers_of_numpy_are_numbers():
-    plain = json_report.to_plain(
-        {"a": np.float64("nan"), "b": np.int64(3), "c": np.float32(0.5), "d": np.bool_(1)}
-    )
+    plain = json_report.to_plain({"a": np.float64("nan"), "b": np.int64(3), "c": np.float32(0.5), "d": np.bool_(1)})
     assert same(plain, {"a": "nan", "b": 3, "c": 0.5, "d": True})
 
 

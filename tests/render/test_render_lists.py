@@ -11,9 +11,7 @@ from normcheck.render.lists import Entry, Listing
 LONG = "a-name-that-is-quite-a-bit-longer-than-one-would-like-in-a-narrow-terminal"
 WORDS = "plain words " * 12
 ENTRIES = (
-    Entry(
-        "first", {"size": 65504.0, "small": 6.103515625e-05, "flag": True, "title": WORDS, "of": ("a", "b")}
-    ),
+    Entry("first", {"size": 65504.0, "small": 6.103515625e-05, "flag": True, "title": WORDS, "of": ("a", "b")}),
     Entry(LONG, {"size": 1e308, "small": inf, "flag": False, "title": "short", "of": ()}),
 )
 LISTING = Listing(
@@ -57,9 +55,7 @@ def test_pages_show_all_digits():
 
 
 def test_pages_of_parameters_are_readable():
-    entry = Entry(
-        "x", {"parameters": [{"name": "df", "default": 4.0, "low": None}, {"name": "g", "default": 1.5}]}
-    )
+    entry = Entry("x", {"parameters": [{"name": "df", "default": 4.0, "low": None}, {"name": "g", "default": 1.5}]})
     assert lists.render_page(entry, width=80).splitlines()[1:] == [
         "parameters  name df, default 4",
         "            name g, default 1.5",

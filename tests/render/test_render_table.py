@@ -120,10 +120,14 @@ def test_findings_are_grouped_worst_first():
     assert heads == ["error NC101", "error NC102", "warning NC103", "warning NC306", "note NC202"]
 
 
+def test_facts_of_the_premise_are_not_torn_apart():
+    assert "n = 512" in rendered(80, alone(CLEAN)).split("\n\n")[0]
+
+
 def test_equal_findings_are_folded_into_one():
     text = squeezed(rendered())
     assert text.count(squeezed(FINDINGS[0].message)) == 1
-    assert squeezed("batch-l2 fp16 pure, batch-l1 fp16 pure at eps: eps 1e-05") in text
+    assert squeezed("batch-l2 fp16 pure, batch-l1 fp16 pure: eps 1e-05") in text
 
 
 def test_findings_with_other_figures_are_not_folded():
@@ -131,7 +135,7 @@ def test_findings_with_other_figures_are_not_folded():
     report = dataclasses.replace(REPORT, findings=(FINDINGS[0], other))
     text = squeezed(rendered(report=report))
     assert squeezed(FINDINGS[0].message) in text
-    assert squeezed("rms fp16 pure at eps: eps 1e-05 is 1.0014e-05") in text
+    assert squeezed("rms fp16 pure: eps 1e-05 is 1.0014e-05") in text
     assert text.count("fix:") == 1
 
 
@@ -168,7 +172,9 @@ def test_the_last_line_names_the_worst_row_its_step_and_the_remedy():
 
 def test_the_last_line_of_a_degraded_run_names_the_rule():
     report = dataclasses.replace(REPORT, results=(CLEAN, TIGHT))
-    assert last(report) == squeezed("degraded batch-l1 fp16 pure: NC103 at sum; use pure-scaled or wide")
+    assert last(report) == squeezed(
+        "degraded batch-l1 fp16 pure: NC103 at sum, headroom 0.583 bits at sum; use pure-scaled or wide"
+    )
 
 
 def test_the_last_line_of_a_clean_run_names_the_least_headroom():

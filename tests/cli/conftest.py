@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "render")]
+
+import fake_engine
+from hand_built import REPORT
+
+from normcheck.cli.main import run
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+class Engine:
+    """A stand-in for the engine: returns `report`, or raises it if it is an exception; keeps what it was given."""
+
+    def __init__(self):
+        self.report, self.calls = REPORT, []
+
+    def __call__(self, **options):
+        self.calls.append(options)
+        if isinstance(self.report, BaseException):
+            raise self.report
+        return self.report
+
+    def find(self, *severities):
+        """Let the report hold one finding of each of these severities."""
+        findings = tuple(dataclasses.replace(REPORT.findings[0], severity=severity) for severity in severities)
+        self.report = dataclasses.replace(REPORT, findings=findings)
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    """Put a stand-in in the engine's place."""
+    engine = Engine()
+    monkeypatch.setitem(sys.modules, "normcheck.analysis.simulate", fake_engine.fake(engine))
+    return engine
+
+
+@pytest.fixture
+def normcheck(capsys, monkeypatch):
+    """Return a function that runs a command line in this process."""
+    for name in ("COLUMNS", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+
+    def command(*arguments):
+        code = run([str(argument) for argument in arguments])
+        return Outcome(code, *capsys.readouterr())
+
+    return command
+
+
+@pytest.fixture
+def process():
+    """Return a function that starts a command line over a fake engine in a process of its own."""
+    started = []
+
+    def start(behaviour, *arguments, **options):
+        command = [sys.executable, str(HERE / "fake_engine.py"), behaviour, *map(str, arguments)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        started.append(subprocess.Popen(command, cwd=HERE.parents[1], **pipes))
+        return started[-1]
+
+    yield start
+    for child in started:
+        child.kill()
+        child.communicate()
