@@ -16,6 +16,7 @@ from normcheck.cli.norms import norms
 from normcheck.cli.options import Debug
 from normcheck.cli.schema import schema
 from normcheck.cli.simulate import simulate
+from normcheck.cli.terminal import say
 from normcheck.errors import NormcheckError
 
 if TYPE_CHECKING:
@@ -66,15 +67,11 @@ def run(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the last line of defence: an error is one line, not a traceback
         if "--debug" in arguments:
             traceback.print_exc()
-        _say(f"error: {_explained(error)}")
+        say(f"error: {_explained(error)}")
         return ExitCode.ERROR
     if code == ExitCode.INTERRUPTED:  # Typer turns the interrupt into this code itself
-        _say("interrupted")
+        say("interrupted")
     return int(code)
-
-
-def _say(message: str) -> None:
-    sys.stderr.write(f"normcheck: {' '.join(message.split())}\n")
 
 
 def _explained(error: Exception) -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from normcheck.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+
+N = TypeVar("N", int, float)
 
 
 class ListFormat(StrEnum):
@@ -53,3 +55,28 @@ def dimensions(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise UsageError(f"--shape {text!r}: write whole numbers separated by commas, as in 32,64,28,28") from None
+
+
+def whole(text: str) -> int:
+    """Return a whole number.
+
+    Raises:
+        typer.BadParameter: it is none.
+    """
+    return _number(int, text, "a whole number")
+
+
+def real(text: str) -> float:
+    """Return a number.
+
+    Raises:
+        typer.BadParameter: it is none.
+    """
+    return _number(float, text, "a number")
+
+
+def _number(kind: Callable[[str], N], text: str, what: str) -> N:
+    try:
+        return kind(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not {what}") from None

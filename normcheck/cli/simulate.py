@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from normcheck.cli.deliver import ReportFormat, deliver, delivery
-from normcheck.cli.exit_codes import FailOn, exit_code
-from normcheck.cli.options import Debug, dimensions, names
-from normcheck.cli.terminal import progress
+from normcheck.cli.exit_codes import ExitCode, FailOn, exit_code
+from normcheck.cli.options import Debug, dimensions, names, real, whole
+from normcheck.cli.terminal import progress, say
 
 
 class Mode(StrEnum):
@@ -60,7 +60,9 @@ Shape = Annotated[
 ]
 NumGroups = Annotated[
     int | None,
-    typer.Option(metavar="G", show_default="32 or fewer", rich_help_panel=_NORM, help="Groups of a group norm."),
+    typer.Option(
+        parser=whole, metavar="G", show_default="32 or fewer", rich_help_panel=_NORM, help="Groups of a group norm."
+    ),
 ]
 Params = Annotated[
     str,
@@ -90,7 +92,9 @@ Dist = Annotated[
         help="As 'student-t(df=4)'; `normcheck distributions` lists them.",
     ),
 ]  # fmt: skip
-Eps = Annotated[float, typer.Option(metavar="X", rich_help_panel=_NORM, help="Added to variance or statistic.")]
+Eps = Annotated[
+    float, typer.Option(parser=real, metavar="X", rich_help_panel=_NORM, help="Added to variance or statistic.")
+]
 EpsComparable = Annotated[
     bool,
     typer.Option(
@@ -103,11 +107,15 @@ Constants = Annotated[
     Constant,
     typer.Option(rich_help_panel=_NORM, help="Factor of statistics other than L2: exact for n, or the paper's."),
 ]
-K = Annotated[int, typer.Option("--k", metavar="K", rich_help_panel=_NORM, help="Elements of a topk statistic.")]
+K = Annotated[
+    int, typer.Option("--k", parser=whole, metavar="K", rich_help_panel=_NORM, help="Elements of a topk statistic.")
+]
 AsMode = Annotated[Mode, typer.Option(rich_help_panel=_NORM, help="Statistics of the batch, or running ones.")]
-Mean = Annotated[float, typer.Option(metavar="X", rich_help_panel=_INPUT, help="Added to the scaled noise.")]
-Std = Annotated[float, typer.Option(metavar="X", rich_help_panel=_INPUT, help="Scale of the noise.")]
-Seed = Annotated[int, typer.Option(metavar="N", rich_help_panel=_INPUT, help="Same seed, same report.")]
+Mean = Annotated[
+    float, typer.Option(parser=real, metavar="X", rich_help_panel=_INPUT, help="Added to the scaled noise.")
+]
+Std = Annotated[float, typer.Option(parser=real, metavar="X", rich_help_panel=_INPUT, help="Scale of the noise.")]
+Seed = Annotated[int, typer.Option(parser=whole, metavar="N", rich_help_panel=_INPUT, help="Same seed, same report.")]
 Ftz = Annotated[bool, typer.Option("--ftz", rich_help_panel=_ARITHMETIC, help="Flush subnormal results to zero.")]
 Daz = Annotated[bool, typer.Option("--daz", rich_help_panel=_ARITHMETIC, help="Take subnormal operands as zero.")]
 Format = Annotated[
@@ -123,7 +131,7 @@ JsonPath = Annotated[
 ]  # fmt: skip
 Steps = Annotated[bool, typer.Option("--steps", rich_help_panel=_REPORT, help="Show every step of every result.")]
 Fail = Annotated[FailOn, typer.Option("--fail-on", rich_help_panel=_REPORT, help="Exit with 1 from this severity on.")]
-Jobs = Annotated[int | None, typer.Option(metavar="N", show_default="all cores", help="Threads.")]
+Jobs = Annotated[int | None, typer.Option(parser=whole, metavar="N", show_default="all cores", help="Threads.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Nothing but errors on standard error.")]
 
 
@@ -180,4 +188,7 @@ def simulate(
             params=params, jobs=jobs, progress=tick,
         )  # fmt: skip
     deliver(report, to)
-    raise typer.Exit(exit_code(report, fail_on))
+    code = exit_code(report, fail_on)
+    if code is ExitCode.NOTHING:
+        say(f"nothing was analysed: {'; '.join(skipped.reason for skipped in report.skipped)}")
+    raise typer.Exit(code)

@@ -30,6 +30,11 @@ def color() -> bool:
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
+def say(message: str) -> None:
+    """Say something on standard error, in one line."""
+    sys.stderr.write(f"normcheck: {' '.join(message.split())}\n")
+
+
 @contextmanager
 def progress(*, quiet: bool) -> Iterator[Callable[[float], None] | None]:
     """Yield what to call with the fraction done, to draw a bar on standard error if that is a terminal."""

@@ -27,7 +27,7 @@ PARAMS: dict[str, Storage] = {
     "half-except-norms": "float32",
 }
 """Where gamma, beta and running statistics live: a preset's name, and the format it means. `half`: a model cast with
-.half(), parameters in the io format. `autocast`, `half-except-norms`: parameters kept in float32. `stored`: as they are."""
+.half(), parameters in the io format. `autocast`, `half-except-norms`: parameters kept in float32. `stored`: as is."""
 
 
 class Values(TypedDict):

@@ -47,12 +47,14 @@ def test_nothing_analysed_is_a_code_of_its_own(engine, normcheck, form, limit):
     ]
 
 
-def test_nothing_analysed_is_not_said_where_something_was(engine, normcheck):
+@pytest.mark.usefixtures("engine")
+def test_nothing_analysed_is_not_said_where_something_was(normcheck):
     assert normcheck("simulate").err == ""
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_an_error_goes_before_findings(engine, normcheck, form, tmp_path):
+@pytest.mark.usefixtures("engine")
+def test_an_error_goes_before_findings(normcheck, form, tmp_path):
     outcome = normcheck("simulate", "--format", form, "--json", tmp_path / "no" / "report.json")
     assert outcome.code == 2
 

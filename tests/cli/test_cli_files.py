@@ -31,7 +31,8 @@ def full(monkeypatch):
     monkeypatch.setattr(os, "fsync", fsync)
 
 
-def test_the_report_goes_to_the_file_and_the_table_to_standard_output(engine, normcheck, tmp_path):
+@pytest.mark.usefixtures("engine")
+def test_the_report_goes_to_the_file_and_the_table_to_standard_output(normcheck, tmp_path):
     path = tmp_path / "report.json"
     outcome = normcheck("simulate", "--json", path)
     assert path.read_text() == json_report.render(REPORT)
@@ -39,20 +40,23 @@ def test_the_report_goes_to_the_file_and_the_table_to_standard_output(engine, no
     assert listing(tmp_path) == ["report.json"]
 
 
-def test_two_reports_may_go_to_two_places(engine, normcheck, tmp_path):
+@pytest.mark.usefixtures("engine")
+def test_two_reports_may_go_to_two_places(normcheck, tmp_path):
     outcome = normcheck("simulate", "--format", "jsonl", "--json", tmp_path / "report.json")
     assert json.loads(outcome.out.splitlines()[-1])["type"] == "summary"
     assert json.loads((tmp_path / "report.json").read_text())["format"] == 1
 
 
-def test_a_dash_puts_json_in_the_tables_place(engine, normcheck, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("engine")
+def test_a_dash_puts_json_in_the_tables_place(normcheck, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     outcome = normcheck("simulate", "--json", "-")
     assert outcome.out == json_report.render(REPORT)
     assert listing(tmp_path) == []
 
 
-def test_json_on_standard_output_is_the_report(engine, normcheck):
+@pytest.mark.usefixtures("engine")
+def test_json_on_standard_output_is_the_report(normcheck):
     assert normcheck("simulate", "--format", "json").out == json_report.render(REPORT)
 
 
@@ -129,7 +133,8 @@ def test_the_old_file_stays_until_the_new_one_is_on_the_disk(tmp_path, monkeypat
     assert listing(tmp_path) == ["report.json"]
 
 
-def test_a_full_disk_leaves_the_old_file_and_nothing_else(engine, normcheck, tmp_path, full):
+@pytest.mark.usefixtures("engine", "full")
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(normcheck, tmp_path):
     path = tmp_path / "report.json"
     path.write_text(OLD)
     outcome = normcheck("simulate", "--json", path)
