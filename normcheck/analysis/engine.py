@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-BLOCK = 1 << 17
+BLOCK = 1 << 18
 """Elements of a block: with its intermediates it stays in the last-level cache, and Python's share stays small."""
 
 _REFERENCE = IMPLEMENTATIONS["wide"]

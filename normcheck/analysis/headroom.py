@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from normcheck.arithmetic.formats import Format
 
 
+_BEFORE_EPS = ("constant", "variance", "statistic", "root", "maximum", "sum")
+"""Steps that may yield the statistic before eps: the first of these that a norm has does."""
+
+
 def _threshold(form: Format) -> float:
     """Magnitude from which rounding overflows; float64's is its largest finite number."""
     return min(form.overflow_threshold, form.max_finite * 1.0 if form.name == "float64" else math.inf)
@@ -40,14 +44,10 @@ def headroom(totals: Totals) -> Headroom:
     under = None
     if form is not None and degree is not None and degree > 0 and 0 < least < math.inf:
         under = math.log2(least / form.min_normal) / degree
-    last = next(
-        (
-            name
-            for name in reversed(totals.steps)
-            if name in ("variance", "constant", "statistic", "sum", "root", "maximum")
-        ),
-        None,
-    )
+    step_under = next((name for name in _BEFORE_EPS if name in totals.steps), None)
     return Headroom(
-        overflow_bits=overflow, overflow_step=step, underflow_bits=under, underflow_step=None if under is None else last
+        overflow_bits=overflow,
+        overflow_step=step,
+        underflow_bits=under,
+        underflow_step=None if under is None else step_under,
     )

@@ -205,11 +205,17 @@ class Emulated(Arithmetic):
         """One number for each row."""
         if len(value.data) == self.rows:
             return value.data
-        return np.ascontiguousarray(np.broadcast_to(value.data, (self.rows, 1)))
+        return np.full((self.rows, 1), value.data[0, 0])
 
 
 def _all_in(values: tuple[Value, ...], form: Format) -> bool:
     return all(v.form is not None and holds(form, v.form) for v in values)
+
+
+def _largest(x: Array) -> Array:
+    """Largest magnitude of each row, without an array of magnitudes."""
+    largest: Array = np.maximum(x.max(axis=1), -x.min(axis=1))
+    return largest
 
 
 def _cancelled_bits(operands: tuple[Array, ...], out: Array) -> float:
@@ -218,7 +224,7 @@ def _cancelled_bits(operands: tuple[Array, ...], out: Array) -> float:
     For one number a row this is the count of leading bits lost in that subtraction.
     """
     with np.errstate(all="ignore"):
-        before = np.maximum(*(np.max(np.abs(o), axis=1) for o in operands))
-        lost = np.log2(before / np.max(np.abs(out), axis=1))
+        before = np.maximum(_largest(operands[0]), _largest(operands[1]))
+        lost = np.log2(before / _largest(out))
     lost = lost[np.isfinite(lost)]
     return max(0.0, float(lost.max())) if lost.size else 0.0

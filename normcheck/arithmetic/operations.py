@@ -16,6 +16,7 @@ from normcheck.arithmetic.events import Events, no_events
 from normcheck.arithmetic.formats import FLOAT32, Format, format_named, holds
 from normcheck.arithmetic.orders import Order, order_named
 from normcheck.arithmetic.rounding import Rounding, carried_by_float32, fast_constants, general_constants
+from normcheck.arithmetic.values import PART
 from normcheck.errors import NormcheckError, UsageError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ CODES: dict[Operation, int] = {
 }
 _FAST_CODES = frozenset({"copy", "add", "subtract", "multiply", "divide", "absolute"})
 _NOTHING32, _NOTHING64 = np.zeros((1, 1), np.float32), np.zeros((1, 1))
+_NO_KEY = np.uint64(0)
 _checked = threading.local()
 
 
@@ -113,7 +115,8 @@ def elementwise(
         if not form.signed_zero:
             out += np.float32(0)
         return out
-    a, b, c = [o.astype(np.float64, copy=False) for o in operands] + [_NOTHING64] * (3 - len(operands))
+    wide: list[Array] = [o.astype(np.float64, copy=False) for o in operands]
+    a, b, c = wide + [_NOTHING64] * (3 - len(operands))
     out = scratch.empty((rows, m), np.float64)
     kernels.general_elementwise(
         CODES[operation],
@@ -122,7 +125,7 @@ def elementwise(
         c,
         out,
         general_constants(form, rounding),
-        mix(rounding.seed, key),
+        mix(rounding.seed, key) if rounding.mode == "stochastic" else _NO_KEY,
         events.counts,
         events.extremes,
         events.flags,
@@ -134,10 +137,8 @@ def elementwise(
 class Summation:
     """A sum of rows that arrive in parts, in a given order, with every addition rounded to one format.
 
-    Parts of a row must have a multiple of `granularity` elements, but for the last.
+    Parts of a row must have a power of two of elements, at least the order's width, but for the last.
     """
-
-    granularity = 65536
 
     def __init__(
         self, rows: int, n: int, order: Order, form: Format, rounding: Rounding, events: Events, *, fast: bool, key: int
@@ -502,8 +503,8 @@ def summed(x: ArrayLike, *, format: str | Format, order: str | Order = "sequenti
     events = no_events(rows)
     association = order if isinstance(order, Order) else order_named(order)
     total = summation(rows, n, association, form, rounding, events, fast=fast)
-    for start in range(0, n, Summation.granularity):
-        total.add(terms[:, start : start + Summation.granularity])
+    for start in range(0, n, PART):
+        total.add(terms[:, start : start + PART])
     return Outcome(total.finish()[:, 0], events)
 
 

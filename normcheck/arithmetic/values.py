@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-PART = 65536
+PART = 1 << 18
 """Elements of a row that are computed at once; rows beyond that are run in parts, so that memory stays bounded."""
 
 

@@ -52,8 +52,8 @@ def _entry(form: Format) -> Entry:
     from normcheck.render.lists import Entry
 
     facts = (
-        "title", "label", "aliases", "bits", "exponent_bits", "mantissa_bits", "precision", "bias",
-        "emin", "emax", "max_finite", "min_normal", "min_subnormal", "roundoff", "overflow_threshold", "threshold_overflows",
+        "title", "label", "aliases", "bits", "exponent_bits", "mantissa_bits", "precision", "bias", "emin", "emax",
+        "max_finite", "min_normal", "min_subnormal", "roundoff", "overflow_threshold", "threshold_overflows",
         "infinities", "nan", "signed_zero", "overflow", "source",
     )  # fmt: skip
     return Entry(form.name, {fact: getattr(form, fact) for fact in facts})

@@ -68,7 +68,7 @@ Params = Annotated[
     str,
     typer.Option(
         metavar="PRESET", rich_help_panel=_ARITHMETIC,
-        help="Format of gamma, beta and running statistics: io, float32, half, autocast, half-except-norms.",
+        help="Format of gamma, beta and running statistics: half, autocast, half-except-norms, io, float32, stored.",
     ),
 ]  # fmt: skip
 Rounding = Annotated[

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import inspect
+import re
+from typing import get_args
 
 import pytest
 
+from normcheck.arithmetic.orders import ORDERS
+from normcheck.arithmetic.rounding import Mode
 from normcheck.cli.options import dimensions, names
 from normcheck.cli.simulate import simulate
 from normcheck.errors import UsageError
+from normcheck.norms.parameters import PARAMS
 
 DEFAULTS = {
     "distribution": "gaussian",
@@ -117,6 +122,11 @@ def test_every_option_is_in_the_help(normcheck, monkeypatch):
     renamed = {"form": "format", "json_path": "json"}
     for name in inspect.signature(simulate).parameters:
         assert f"--{renamed.get(name, name).replace('_', '-')} " in text
+
+
+def test_the_help_names_what_has_no_list_of_its_own(normcheck):
+    words = set(re.findall(r"[a-z0-9-]+", normcheck("simulate", "--help").out))
+    assert {*get_args(Mode), *ORDERS, *PARAMS} <= words
 
 
 @pytest.mark.parametrize("command", ["simulate", "formats", "norms", "implementations", "distributions", "schema"])
