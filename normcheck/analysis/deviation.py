@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numba import njit
 
-from normcheck.arithmetic import scratch
 from normcheck.arithmetic.events import no_events
 from normcheck.arithmetic.kernels import _ABS, _SIGN, _constants, _fast_round, jit
 from normcheck.arithmetic.operations import elementwise
@@ -22,6 +21,7 @@ E, EE, ABS_E, YE, Y, YY, ULPS, MAX_E, MAX_ULPS, NONFINITE, OFF_BIAS = range(11)
 """Columns of a row's sums: e = computed - exact; e^2; |e|; y e; y; y^2; |e| in ulps; largest |e|; largest in ulps;
 computed values that are not finite; computed values that differ from beta."""
 COLUMNS = 11
+_CHUNK = 1024
 _BOTH = {"reassoc", "contract", "nsz"}
 """Sums may be reassociated so that they vectorise; NaN and infinities keep their meaning."""
 
@@ -87,29 +87,42 @@ def compare(y: Array, computed: Array, beta: Array, rms: Array, io: Format, sums
 
 
 @jit
-def _round_exact(y: Any, out: Any, constants: Any) -> None:
+def _round_to_odd_first(y: Any, out: Any, k: Any) -> None:
     """Round float64 once to a format that float32 carries: to odd in float32 first, then to the format."""
+    bits_out = out.view(np.uint32)
+    for j in range(y.size):
+        value = y[j]
+        near = np.float32(value)
+        bits = np.float32(near).view(np.uint32)
+        missing = value - np.float64(near)
+        even = np.uint32(bits & np.uint32(1)) == np.uint32(0)
+        if missing != 0.0 and even and near != np.float32(0) and k[0] != np.uint32(0):
+            grows = (missing > 0.0) == (near > np.float32(0))
+            bits = np.uint32(bits + np.uint32(1)) if grows else np.uint32(bits - np.uint32(1))
+        bits_out[j] = np.uint32(_fast_round(np.uint32(bits & _ABS), k) | np.uint32(bits & _SIGN))
+
+
+@jit
+def _compare_ideal(y: Any, beta: Any, floor: Any, shift: Any, emin: Any, sums: Any, constants: Any) -> None:
+    """As `_compare`, with the exact values rounded once as the computed ones, by chunks in first-level cache."""
     k = _constants(constants)
+    rounded = np.empty(_CHUNK, np.float32)
     for i in range(y.shape[0]):
-        row, o = y[i], out[i].view(np.uint32)
-        for j in range(row.size):
-            value = row[j]
-            near = np.float32(value)
-            bits = np.float32(near).view(np.uint32)
-            missing = value - np.float64(near)
-            even = np.uint32(bits & np.uint32(1)) == np.uint32(0)
-            if missing != 0.0 and even and near != np.float32(0) and k[0] != np.uint32(0):
-                grows = (missing > 0.0) == (near > np.float32(0))
-                bits = np.uint32(bits + np.uint32(1)) if grows else np.uint32(bits - np.uint32(1))
-            o[j] = np.uint32(_fast_round(np.uint32(bits & _ABS), k) | np.uint32(bits & _SIGN))
+        b = beta[i if beta.shape[0] > 1 else 0]
+        for start in range(0, y.shape[1], _CHUNK):
+            part = y[i, start : min(y.shape[1], start + _CHUNK)]
+            _round_to_odd_first(part, rounded, k)
+            there = b if b.size == 1 else b[start : start + part.size]
+            _compare_row(part, rounded, there, floor[i], shift, emin, sums[i])
 
 
-def rounded_once(y: Array, io: Format) -> Array:
-    """Round exact values (rows, m) once to the io format, nearest-even: the ideal output."""
+def compare_ideal(y: Array, beta: Array, rms: Array, io: Format, sums: Array) -> None:
+    """As `compare`, for the ideal: the exact values (rows, m), rounded once to the io format, nearest-even."""
     if io.name == "float64":
-        return y
-    if not carried_by_float32(io):
-        return elementwise("copy", (y,), io, NEAREST, no_events(len(y)), fast=False)
-    out = scratch.empty(y.shape, np.float32)
-    _round_exact(y, out, fast_constants(io, NEAREST))
-    return out
+        compare(y, y, beta, rms, io, sums)
+    elif carried_by_float32(io):
+        shift, emin = np.int64(io.precision - 1), np.int64(io.emin)
+        _compare_ideal(y, beta, rms, shift, emin, sums, fast_constants(io, NEAREST))
+    else:
+        rounded = elementwise("copy", (y,), io, NEAREST, no_events(len(y)), fast=False)
+        compare(y, rounded, beta, rms, io, sums)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from normcheck.arithmetic import online
-from normcheck.arithmetic.arithmetic import Arithmetic
+from normcheck.arithmetic.arithmetic import Arithmetic, V
 from normcheck.arithmetic.events import Events, no_events
 from normcheck.arithmetic.formats import Format, holds
 from normcheck.arithmetic.operations import elementwise, mix, require_subnormals, summation
@@ -142,6 +142,13 @@ class Emulated(Arithmetic):
         mean, total = np.empty((self.rows, 1)), np.empty((self.rows, 1))
         online_finish(state, *constants, draw, *counters, mean, total)
         return PerRow(mean, mean_record.form, x.degree), PerRow(total, sum_record.form, squared)
+
+    def convert(self, step: str, x: V) -> V:
+        """Round x to the step's format; where it is in that format already, nothing is done and nothing counted."""
+        if x.form is not None and x.form == self.machine.formats[step]:
+            self._begin(step, x.degree)
+            return x
+        return super().convert(step, x)
 
     def _compute(
         self,

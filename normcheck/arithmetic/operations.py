@@ -90,20 +90,19 @@ def elementwise(
 ) -> Array:
     """Return the rounded operation over (rows, m) arrays; `operands[1:]` may have one row or one column.
 
-    `fast`: compute on the float32 carrier. The caller vouches that the operands are numbers of `form`, or that the
-    operation only rounds. Operations, events and flags are added to `events`.
+    `fast`: compute on the float32 carrier, where the first operand is in it. The caller vouches that the operands are
+    numbers of `form`, or that the operation only rounds. Operations, events and flags are added to `events`.
     """
     first = operands[0]
     rows, m = broadcast_shape(operands)
     absorb_code = np.bool_(absorb)
     events.operations += rows * m
-    if fast and operation in _FAST_CODES and first.shape == (rows, m):
+    if fast and operation in _FAST_CODES and first.shape == (rows, m) and first.dtype == np.float32:
         b = operands[1].astype(np.float32, copy=False) if len(operands) > 1 else _NOTHING32
-        a = first.astype(np.float32, copy=False)
         out = scratch.empty((rows, m), np.float32)
         kernels.fast_elementwise(
             CODES[operation],
-            a,
+            first,
             b,
             out,
             fast_constants(form, rounding),
@@ -472,6 +471,8 @@ def operate(
     flat = tuple(np.ascontiguousarray(a).reshape(1, -1) for a in arrays)
     events = no_events(1)
     fast = carried_by_float32(form, rounding) and all(_fits(a, form) for a in flat)
+    if fast:
+        flat = tuple(a.astype(np.float32) for a in flat)
     out = elementwise(operation, flat, form, rounding, events, fast=fast)
     return Outcome(out.astype(np.float64, copy=False).reshape(shape), events)
 
