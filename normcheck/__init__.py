@@ -11,13 +11,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from normcheck.analysis.emulate import emulate
     from normcheck.analysis.rules import Rule
     from normcheck.analysis.simulate import simulate
     from normcheck.arithmetic.formats import Format
     from normcheck.arithmetic.rounding import round_to
     from normcheck.errors import NormcheckError, UsageError
     from normcheck.layers.sources import Distribution
-    from normcheck.analysis.emulate import emulate
     from normcheck.norms.implementations import Implementation
     from normcheck.norms.table import Norm
 

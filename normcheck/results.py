@@ -275,6 +275,7 @@ class Report:
     The same input, seed, version and machine type give the same report, apart from `environment`.
     """
 
+    format: Literal[1] = field(default=FORMAT)
     tool: Tool
     command: Literal["simulate", "analyze"]
     settings: dict[str, Any]
@@ -283,4 +284,3 @@ class Report:
     findings: tuple[Finding, ...]
     skipped: tuple[Skipped, ...]
     summary: Summary
-    format: Literal[1] = field(default=FORMAT)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numba import njit
 
+from normcheck.arithmetic.elementwise import elementwise
 from normcheck.arithmetic.events import no_events
 from normcheck.arithmetic.kernels import _ABS, _SIGN, _constants, _fast_round, jit
-from normcheck.arithmetic.operations import elementwise
 from normcheck.arithmetic.rounding import NEAREST, carried_by_float32, fast_constants
 
 if TYPE_CHECKING:

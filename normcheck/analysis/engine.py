@@ -11,10 +11,10 @@ import numpy as np
 
 from normcheck.analysis import deviation as dev
 from normcheck.analysis.totals import BAD_KINDS, EPS_DOMINATES, WORST_KEPT, Totals
+from normcheck.arithmetic.elementwise import elementwise, require_subnormals
 from normcheck.arithmetic.emulated import Emulated, Machine
 from normcheck.arithmetic.events import FLAG_INVALID, FLAG_OVERFLOW, FLAG_UNDERFLOW, no_events
 from normcheck.arithmetic.exact import Exact
-from normcheck.arithmetic.operations import elementwise, require_subnormals
 from normcheck.arithmetic.rounding import NEAREST
 from normcheck.arithmetic.values import PART, Elements, PerRow
 from normcheck.norms.forward import Outputs, Problem, forward

@@ -14,7 +14,7 @@ import numpy as np
 from normcheck.arithmetic.values import Array, Elements, PerRow, Value, product_degree
 
 if TYPE_CHECKING:
-    from normcheck.arithmetic.operations import Operation
+    from normcheck.arithmetic.elementwise import Operation
 
 V = TypeVar("V", bound=Value)
 

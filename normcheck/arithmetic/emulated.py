@@ -10,16 +10,17 @@ import numpy as np
 
 from normcheck.arithmetic import online
 from normcheck.arithmetic.arithmetic import Arithmetic, V
+from normcheck.arithmetic.elementwise import elementwise, mix, require_subnormals
 from normcheck.arithmetic.events import Events, no_events
 from normcheck.arithmetic.formats import Format, holds
-from normcheck.arithmetic.operations import elementwise, mix, require_subnormals, summation
 from normcheck.arithmetic.rounding import NEAREST, Rounding, carried_by_float32, general_constants
+from normcheck.arithmetic.summation import summation
 from normcheck.arithmetic.values import Array, Elements, PerRow, Value, product_degree
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from normcheck.arithmetic.operations import Operation
+    from normcheck.arithmetic.elementwise import Operation
     from normcheck.arithmetic.orders import Order
 
 

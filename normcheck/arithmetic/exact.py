@@ -8,11 +8,11 @@ import numpy as np
 
 from normcheck.arithmetic import scratch
 from normcheck.arithmetic.arithmetic import Arithmetic
-from normcheck.arithmetic.operations import broadcast_shape
+from normcheck.arithmetic.elementwise import broadcast_shape
 from normcheck.arithmetic.values import Array, Elements, PerRow, Value, product_degree
 
 if TYPE_CHECKING:
-    from normcheck.arithmetic.operations import Operation
+    from normcheck.arithmetic.elementwise import Operation
 
 
 class Exact(Arithmetic):

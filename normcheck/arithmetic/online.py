@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from normcheck.arithmetic.kernels import ADD, DIVIDE, MULTIPLY, SUBTRACT, _record, _uniform, general_step, jit
+from normcheck.arithmetic.general import _record, _uniform, general_step
+from normcheck.arithmetic.kernels import ADD, DIVIDE, MULTIPLY, SUBTRACT, jit
 
 MEAN, TOTAL, COUNT, WHOLE_MEAN, WHOLE_TOTAL, WHOLE_COUNT = range(6)
 """Planes of the state: the chunk under way, and all chunks of the lane merged so far."""

@@ -196,6 +196,6 @@ def round_to(
     settings = Rounding(rounding, overflow, ftz, daz, seed)
     if values.dtype != np.float32:
         values = values.astype(np.float64, copy=False)
-    out, _ = operations.rounded(values, form, settings)
+    out = operations.rounded(values, form, settings)
     keep32 = values.dtype == np.float32 and holds(FLOAT32, form)
     return out.astype(np.float32 if keep32 else np.float64, copy=False)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from normcheck.arithmetic.general import _record, _uniform, general_step
 from normcheck.arithmetic.kernels import (
     _ABS,
     _MOST,
@@ -24,9 +25,6 @@ from normcheck.arithmetic.kernels import (
     _constants,
     _fast_round,
     _merge_extremes,
-    _record,
-    _uniform,
-    general_step,
     jit,
 )
 

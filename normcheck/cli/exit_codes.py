@@ -30,7 +30,7 @@ class FailOn(StrEnum):
 
 _FAILING = {
     FailOn.ERROR: ("error",),
-    FailOn.WARNING: ("error",),
+    FailOn.WARNING: ("error", "warning"),
     FailOn.NOTE: ("error", "warning", "note"),
     FailOn.NEVER: (),
 }

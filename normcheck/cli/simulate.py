@@ -178,7 +178,10 @@ def simulate(
     )
     size = dimensions(shape)
     from normcheck.analysis.simulate import simulate as run
+    from normcheck.arithmetic.kernels import are_compiled
 
+    if not quiet and not are_compiled():
+        say("compiling kernels for this machine; later runs load them")
     with progress(quiet=quiet) as tick:
         report = run(
             distribution=dist, mean=mean, std=std, seed=seed, precisions=precisions, norms=norms,

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from normcheck.arithmetic.emulated import Machine
 from normcheck.arithmetic.formats import FLOAT32, Format, format_named, wider
 from normcheck.arithmetic.orders import DEFAULT_BLOCK, DEFAULT_LANES, Order
 from normcheck.errors import unknown_name
 
 if TYPE_CHECKING:
+    from normcheck.arithmetic.emulated import Machine
     from normcheck.arithmetic.rounding import Rounding
     from normcheck.norms.table import Norm
 
@@ -141,6 +141,8 @@ class Implementation:
         formats = {step: self.format_of(getattr(self, role), io, param) for step, role in STEP_ROLES.items()}
         formats["cast"] = self.format_of(self.normalized or "io", io, param)
         formats["saved"] = self.format_of(self.saved or "io", io, param)
+        from normcheck.arithmetic.emulated import Machine  # noqa: PLC0415  # the table itself needs no numba
+
         own = order or self.order
         return Machine(formats, {"sum": own, "sum-mean": order or self.mean_order or self.order}, rounding)
 

@@ -330,14 +330,10 @@ def between_codes(x, form):
     """Bracket float64 numbers between the enumerated codes: comparisons only, so nothing is ever rounded."""
     x = widened(x)
     ladder = np.append(form.magnitudes, [float(form.beyond), math.inf])
-    middle = np.append(
-        (ladder[:-2] + ladder[1:-1]) / 2, [math.inf, math.inf]
-    )  # exact: one bit more than a code
+    middle = np.append((ladder[:-2] + ladder[1:-1]) / 2, [math.inf, math.inf])  # exact: one bit more than a code
     size = np.abs(x)
     is_special = ~np.isfinite(x) | (x == 0)
-    index = np.minimum(
-        np.searchsorted(ladder, np.where(is_special, 0.0, size), side="right") - 1, len(ladder) - 2
-    )
+    index = np.minimum(np.searchsorted(ladder, np.where(is_special, 0.0, size), side="right") - 1, len(ladder) - 2)
     low, half = ladder[index], middle[index]
     side = np.select([size == low, size < half, size == half], [0, 1, 2], 3).astype(np.int8)
     return Brackets(
@@ -389,9 +385,7 @@ def finish(brackets, size, form, mode, overflow, *, ftz=False):
     """Turn chosen magnitudes into results: overflow, flushing, signs, specials."""
     neg = brackets.negative
     over = (size > float(form.largest)) & ~brackets.is_special
-    inwards = {"toward-zero": np.ones(neg.shape, bool), "up": neg, "down": ~neg}.get(
-        mode, np.zeros(neg.shape, bool)
-    )
+    inwards = {"toward-zero": np.ones(neg.shape, bool), "up": neg, "down": ~neg}.get(mode, np.zeros(neg.shape, bool))
     outside = math.inf if form.infinities else NAN
     largest = float(form.largest)
     if overflow == "ieee":
@@ -418,9 +412,7 @@ def flush_operands(x, form):
 
 def agree(got, expected):
     """Return where two arrays hold the same values: NaN as NaN, zeros by their sign."""
-    return (np.isnan(got) & np.isnan(expected)) | (
-        (got == expected) & (np.signbit(got) == np.signbit(expected))
-    )
+    return (np.isnan(got) & np.isnan(expected)) | ((got == expected) & (np.signbit(got) == np.signbit(expected)))
 
 
 def assert_same(got, expected, *context, label=""):
@@ -460,9 +452,7 @@ FLOAT32_NANS = np.array(
     np.uint32,
 )
 FLOAT32_NANS = np.concatenate([FLOAT32_NANS, FLOAT32_NANS | np.uint32(0x80000000)]).view(np.float32)
-FLOAT64_NANS = np.array(
-    [0x7FF0000000000001, 0x7FF0000020000000, 0x7FF8000000000000, 0x7FFFFFFFFFFFFFFF], np.uint64
-)
+FLOAT64_NANS = np.array([0x7FF0000000000001, 0x7FF0000020000000, 0x7FF8000000000000, 0x7FFFFFFFFFFFFFFF], np.uint64)
 FLOAT64_NANS = np.concatenate([FLOAT64_NANS, FLOAT64_NANS | np.uint64(1 << 63)]).view(np.float64)
 
 
@@ -470,21 +460,19 @@ def landmarks(form):
     """Return the positive numbers, midpoints and thresholds of a format: where rounding changes its mind."""
     ladder = np.append(form.magnitudes, float(form.beyond))
     far = float(form.beyond) * np.array([1.0, 1.5, 2.0, 4.0])
-    return np.unique(
-        np.concatenate([ladder, (ladder[:-1] + ladder[1:]) / 2, far, ladder[1:3] / 4, ladder[1:2] / 1024])
-    )
+    return np.unique(np.concatenate([ladder, (ladder[:-1] + ladder[1:]) / 2, far, ladder[1:3] / 4, ladder[1:2] / 1024]))
 
 
 def float32_probes(form, seed=0):
-    """Return float32 numbers: landmarks, their neighbours, subnormals, extremes, random bits, NaN payloads; both signs."""
+    """Return float32 numbers of both signs: landmarks, their neighbours, subnormals, extremes, random bits, NaNs."""
     points = landmarks(form)
     points = points[points <= float(np.finfo(np.float32).max)].astype(np.float32)
     below = np.nextafter(points, np.float32(-1))
     above = np.nextafter(points[:-1], np.float32(math.inf))
     tiny = np.arange(1, 64, dtype=np.uint32).view(np.float32)
-    edges = np.array(
-        [0x007FFFFF, 0x00800000, 0x00800001, 0x7F7FFFFF, 0x7F7FFFFE, 0x7F800000], np.uint32
-    ).view(np.float32)
+    edges = np.array([0x007FFFFF, 0x00800000, 0x00800001, 0x7F7FFFFF, 0x7F7FFFFE, 0x7F800000], np.uint32).view(
+        np.float32
+    )
     noise = np.random.default_rng(seed).integers(0, 2**31, 4096, dtype=np.uint32).view(np.float32)
     positive = np.concatenate([points, below, above, tiny, edges, noise])
     return np.concatenate([positive, -positive, FLOAT32_NANS])

@@ -43,9 +43,7 @@ def steps(name, mode="nearest-even", *, negative=False):
     over = oracle.round_float(4 * (-ladder[-1] if negative else ladder[-1]), form, mode, policy)
     infinite = oracle.round_float(np.inf, form, mode, policy)
     starts = np.concatenate([[0], start, [INFINITY, INFINITY + 1]]).astype(np.int64)
-    values = (
-        np.concatenate([ladder[:-1], [abs(over), abs(infinite), np.nan]]).astype(np.float32).view(np.uint32)
-    )
+    values = np.concatenate([ladder[:-1], [abs(over), abs(infinite), np.nan]]).astype(np.float32).view(np.uint32)
     assert (np.diff(starts) >= 0).all()
     return starts, np.where(values > INFINITY, QUIET, values) | SIGN * np.uint32(negative)
 
@@ -91,9 +89,7 @@ def count_wrong(name, mode, start, tables):
 def test_every_float32(name):
     tables = [steps(name, negative=negative) for negative in (False, True)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        wrong = pool.map(
-            lambda start: count_wrong(name, "nearest-even", start, tables), range(0, 1 << 32, CHUNK)
-        )
+        wrong = pool.map(lambda start: count_wrong(name, "nearest-even", start, tables), range(0, 1 << 32, CHUNK))
         assert sum(wrong) == 0
 
 

@@ -76,9 +76,7 @@ def test_every_name_label_and_alias_finds_its_format():
             assert format_named(name) is form
 
 
-@pytest.mark.parametrize(
-    "name", ["fp17", "", "e1m3", "e10m3", "e5m0", "e5m24", "e5", "m3", "e-5m2", "e5m2x", "float8"]
-)
+@pytest.mark.parametrize("name", ["fp17", "", "e1m3", "e10m3", "e5m0", "e5m24", "e5", "m3", "e-5m2", "e5m2x", "float8"])
 def test_other_names_are_usage_errors_that_repeat_what_was_received(name):
     with pytest.raises(UsageError, match=name or "format"):
         format_named(name)

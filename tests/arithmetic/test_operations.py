@@ -74,14 +74,11 @@ def expected_events(operands, exact_is_nan, exact_is_zero, result, over, form):
 
 def counted(outcome):
     return {
-        name: getattr(outcome.events, name)
-        for name in ("operations", "overflow", "underflow", "subnormal", "invalid")
+        name: getattr(outcome.events, name) for name in ("operations", "overflow", "underflow", "subnormal", "invalid")
     }
 
 
-def check(
-    operation, operands, name, places, exact_is_nan, exact_is_zero, divided_by_zero, settings, *, events=True
-):
+def check(operation, operands, name, places, exact_is_nan, exact_is_zero, divided_by_zero, settings, *, events=True):
     """Compare results and events of one configuration with what the brackets say."""
     mode, policy, flush = settings
     form = target(name)
@@ -91,9 +88,7 @@ def check(
     assert outcome.result.dtype == np.float64
     oracle.assert_same(outcome.result, expected, *operands, label=label)
     if events:
-        wanted = expected_events(
-            operands, exact_is_nan, exact_is_zero, expected, over | divided_by_zero, form
-        )
+        wanted = expected_events(operands, exact_is_nan, exact_is_zero, expected, over | divided_by_zero, form)
         assert counted(outcome) == wanted, label
 
 
@@ -123,9 +118,7 @@ def variants(operation, operands, form):
         values = list(usual)
         changed = np.zeros(len(values), bool)
         if daz:
-            changed |= functools.reduce(
-                np.logical_or, [x != y for x, y in zip(operands, flushed, strict=True)]
-            )
+            changed |= functools.reduce(np.logical_or, [x != y for x, y in zip(operands, flushed, strict=True)])
         if down:
             changed |= functools.reduce(np.logical_and, [np.isfinite(x) for x in seen])
             changed &= np.array([daz or value == 0 for value in values])
@@ -178,8 +171,7 @@ def test_the_expectations_for_pairs_agree_with_fractions(operation, name):
         fast, _ = oracle.select(places, form, mode, policy, ftz=flush["ftz"])
         rows = zip(*operands, strict=True)
         slow = [
-            oracle.calculate(operation, *map(float, r), form=form, mode=mode, overflow=policy, **flush)
-            for r in rows
+            oracle.calculate(operation, *map(float, r), form=form, mode=mode, overflow=policy, **flush) for r in rows
         ]
         oracle.assert_same(fast, slow, *operands, label=f"{operation} {name} {mode} {policy}")
 
@@ -206,9 +198,7 @@ def test_fma_of_every_triple_of_tiny_formats(name):
 def test_fma_of_every_triple_of_e4m3fn():
     numbers = target("float8_e4m3fn").numbers
     positive = numbers[~np.signbit(numbers)]
-    for part in np.array_split(
-        positive, 4
-    ):  # products reach down to 2**-18 and sums up to 2**18: exact in float64
+    for part in np.array_split(positive, 4):  # products reach down to 2**-18 and sums up to 2**18: exact in float64
         grids = [g.ravel() for g in np.meshgrid(part, positive, numbers, indexing="ij")]
         check_by_codes("fma", grids, "float8_e4m3fn", ("nearest-even", "nan", FLUSHES[0]))
         sample = [g[::7] for g in grids]
@@ -247,9 +237,7 @@ def boundary_codes(form):
     powers = np.arange(1, 2**form.exponent_bits) * unit
     some = np.arange(1, unit, max(1, unit // 64))
     last = form.largest_code
-    codes = np.concatenate(
-        [[0, 1, 2, 3, unit - 2, unit - 1, last - 1, last], some, powers - 1, powers, powers + 1]
-    )
+    codes = np.concatenate([[0, 1, 2, 3, unit - 2, unit - 1, last - 1, last], some, powers - 1, powers, powers + 1])
     return np.unique(codes[(codes >= 0) & (codes <= last)])
 
 
@@ -265,12 +253,8 @@ def pairs(form, n, seed):
     b = np.where(kind == 2, np.clip(a + rng.integers(-reach, reach, n), 0, form.largest_code), b)
     middle = form.bias * unit
     for x in (a, b):  # about 1, where products and quotients neither overflow nor underflow
-        x[:] = np.where(
-            kind == 3, np.clip(middle + rng.integers(-4 * unit, 4 * unit, n), 1, form.largest_code), x
-        )
-    half_ulp = np.maximum(a - a % unit - (form.mantissa_bits + 1) * unit, 0) + rng.choice(
-        [0, 0, 1, unit // 2], n
-    )
+        x[:] = np.where(kind == 3, np.clip(middle + rng.integers(-4 * unit, 4 * unit, n), 1, form.largest_code), x)
+    half_ulp = np.maximum(a - a % unit - (form.mantissa_bits + 1) * unit, 0) + rng.choice([0, 0, 1, unit // 2], n)
     b = np.where(kind == 4, half_ulp, b)
     b = np.where(
         kind == 5,
@@ -287,17 +271,13 @@ def pairs(form, n, seed):
 def test_millions_of_pairs_agree_with_the_foreign_library(name, operation):
     form = target(name)
     operands = pairs(form, MILLIONS, BINARY.index(operation))
-    with np.errstate(
-        all="ignore"
-    ):  # both libraries compute in float32 and round once more: right for these two
+    with np.errstate(all="ignore"):  # both libraries compute in float32 and round once more: right for these two
         foreign = getattr(np, operation)(*(x.astype(FOREIGN[name]) for x in operands)).astype(np.float64)
     outcome = operate(operation, *operands, format=name)
     oracle.assert_same(outcome.result, foreign, *operands, label=f"{operation} {name}")
     exact = float64_result(operation, operands, "nearest-even")
     by_zero = np.isinf(exact)
-    wanted = expected_events(
-        operands, np.isnan(exact), exact == 0, foreign, np.isinf(foreign) | by_zero, form
-    )
+    wanted = expected_events(operands, np.isnan(exact), exact == 0, foreign, np.isinf(foreign) | by_zero, form)
     assert counted(outcome) == wanted
 
 
@@ -415,9 +395,7 @@ def test_operands_finer_than_the_format_are_not_rounded_first(name, operation):
     for _ in range(ARITY[operation]):
         whole = 1 + rng.integers(0, 8, n) * 2.0**-p
         operands.append(whole + rng.choice([0, 0, 1, -1], n) * np.exp2(-rng.integers(p, 53, n)))
-    operands[-1] *= np.exp2(rng.integers(-2 * p, 3, n)) * (
-        rng.choice([-1, 1], n) if operation != "sqrt" else 1
-    )
+    operands[-1] *= np.exp2(rng.integers(-2 * p, 3, n)) * (rng.choice([-1, 1], n) if operation != "sqrt" else 1)
     check_by_fractions(operation, operands, name)
 
 

@@ -85,9 +85,7 @@ def test_arrays_agree_with_fractions(name):
                     oracle.assert_same(fast, slow, x, label=f"{name} {mode} {policy} {flush}")
 
 
-@pytest.mark.parametrize(
-    "name", ["float16", "float8_e4m3fn", "float8_e4m3fnuz", "float6_e3m2fn", "tf32", "e9m23"]
-)
+@pytest.mark.parametrize("name", ["float16", "float8_e4m3fn", "float8_e4m3fnuz", "float6_e3m2fn", "tf32", "e9m23"])
 def test_overflow_starts_where_the_specification_says(name):
     form = target(name)
     largest, half_way = form.largest, (form.largest + form.beyond) / 2
@@ -151,13 +149,9 @@ def test_fma_in_float64_is_libms():
     libm.fma.restype, libm.fma.argtypes = ctypes.c_double, [ctypes.c_double] * 3
     rng = np.random.default_rng(3)
     a, b, c = (float64_specials(rng, 4000) for _ in range(3))
-    c[::2] = (
-        -(a[::2] * (b[::2] * (1 + rng.integers(-2, 3, 2000) * 2.0**-52))) if np.isfinite(a).all() else c[::2]
-    )
+    c[::2] = -(a[::2] * (b[::2] * (1 + rng.integers(-2, 3, 2000) * 2.0**-52))) if np.isfinite(a).all() else c[::2]
     native = [libm.fma(*row) for row in zip(a, b, c, strict=True)]
-    slow = [
-        oracle.calculate("fma", *map(float, row), form=target("float64")) for row in zip(a, b, c, strict=True)
-    ]
+    slow = [oracle.calculate("fma", *map(float, row), form=target("float64")) for row in zip(a, b, c, strict=True)]
     oracle.assert_same(slow, native, a, b, c, label="fma")
 
 
@@ -181,7 +175,5 @@ def test_directed_modes_in_float64_are_the_processors(mode, number):
                 libm.fesetround(0)
     for operation, expected in native.items():
         rows = zip(a, b, strict=True)
-        slow = [
-            oracle.calculate(operation, *map(float, row), form=target("float64"), mode=mode) for row in rows
-        ]
+        slow = [oracle.calculate(operation, *map(float, row), form=target("float64"), mode=mode) for row in rows]
         oracle.assert_same(slow, expected, a, b, label=f"{operation} {mode}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -14,11 +16,10 @@ from oracle import target
 
 from normcheck.arithmetic.operations import summed
 from normcheck.arithmetic.orders import DEFAULT_BLOCK, DEFAULT_LANES, ORDERS, order_named
+from normcheck.arithmetic.values import PART
 from normcheck.errors import UsageError
 
 EVENTS = ("operations", "overflow", "underflow", "subnormal", "invalid", "absorbed")
-PART = 65536
-"""Rows are summed in parts of so many terms: orders must not notice."""
 
 
 @dataclass
@@ -86,9 +87,7 @@ class Model:
             y = self.operate("subtract", term, compensation)
             new = self.operate("add", total, y)
             rest = self.operate("subtract", self.operate("subtract", new, total), y)
-            self.counts["absorbed"] += (
-                new == total and term != 0 and rest == compensation and math.isfinite(total)
-            )
+            self.counts["absorbed"] += new == total and term != 0 and rest == compensation and math.isfinite(total)
             total, compensation = new, rest
         return total
 
@@ -110,10 +109,7 @@ class Model:
                     terms = [self.operate("divide", term, float(size)) for term in part]
                 else:
                     rounded = [self.weight(Fraction(weight, total)) for weight in part_weights]
-                    terms = [
-                        self.operate("multiply", term, weight)
-                        for term, weight in zip(part, rounded, strict=True)
-                    ]
+                    terms = [self.operate("multiply", term, weight) for term, weight in zip(part, rounded, strict=True)]
                 means.append(self.tree(terms))
                 totals.append(total)
             x, weights, first = means, totals, False
@@ -121,9 +117,7 @@ class Model:
 
     def weight(self, exact):
         mode = self.settings.get("rounding", "nearest-even")
-        return oracle.round_exact(
-            Fraction(float(exact)), self.form, mode, self.settings.get("overflow", "ieee")
-        )
+        return oracle.round_exact(Fraction(float(exact)), self.form, mode, self.settings.get("overflow", "ieee"))
 
     def sum(self, x, order):
         kind, width, merge = re.fullmatch(r"(\w+)(?:\((\d+)(?:, (serial))?\))?", order).groups()
@@ -133,9 +127,12 @@ class Model:
 
 
 def cut(n, largest):
-    """Cut n elements: into equal blocks if up to twice as many as needed allow it, else nearly equal, larger first."""
+    """Cut n elements: into equal blocks if up to twice as many as needed allow it, else nearly equal, larger first.
+
+    As many blocks as elements would leave as many means as there were terms, for ever.
+    """
     fewest = math.ceil(n / largest)
-    for count in range(fewest, min(2 * fewest, n) + 1):
+    for count in range(fewest, min(2 * fewest, n - 1) + 1):
         if n % count == 0:
             return [n // count] * count
     return [n // fewest + 1] * (n % fewest) + [n // fewest] * (fewest - n % fewest)
@@ -276,20 +273,18 @@ LONG = {
 
 
 @pytest.mark.parametrize("rows", [1, 3])
-@pytest.mark.parametrize("n", [1, 1000, PART - 1, PART, PART + 1, 2 * PART + 12345])
+@pytest.mark.parametrize("n", [1000, PART - 1, PART, PART + 1, 2 * PART + 12345])
 @pytest.mark.parametrize("order", LONG)
 def test_long_sums_are_those_of_float16(order, n, rows):
     rng = np.random.default_rng(82)
     for x in (rng.standard_normal((rows, n)), rng.random((rows, n)), rng.random((rows, n)) * 2000):
         half = x.astype(np.float16)
-        if n < 1000 and "lanes" in order:
-            continue
+        half[np.abs(half) < 2.0**-14] = 1
         with np.errstate(over="ignore"):
             expected = LONG[order](half)
-        for settings in ({}, {"rounding": "nearest-even", "daz": True}):  # two kernels
-            got = summed(half.astype(np.float64), format="fp16", order=order, **settings).result
-            if not settings or not (np.abs(half) < 2.0**-14).any():
-                oracle.assert_same(got, expected, label=f"{order} n={n}")
+        for settings in ({}, {"daz": True}):  # two kernels, and no subnormals to tell them apart
+            got = summed(half, format="fp16", order=order, **settings).result
+            oracle.assert_same(got, expected, label=f"{order} n={n} {settings}")
 
 
 @pytest.mark.parametrize("rows", [1, 64])
@@ -299,9 +294,7 @@ def test_sequential_sums_are_bit_equal_to_numpys_accumulate(rows):
         x = (rng.standard_normal((rows, 3000)) * scale).astype(np.float16)
         for values in (x, np.abs(x), x.astype(np.float32)):
             got = summed(values, format="fp16", order="sequential").result
-            oracle.assert_same(
-                got, accumulate(x if values is not x and values.dtype == np.float32 else values)
-            )
+            oracle.assert_same(got, accumulate(x if values is not x and values.dtype == np.float32 else values))
 
 
 @pytest.mark.parametrize(
@@ -347,11 +340,9 @@ def test_lost_mass_is_the_worst_rows(order):
     assert np.isfinite(outcome.result[4]) == ("blocks" in order)
 
 
-@pytest.mark.parametrize(
-    "n", [1, 2, 3, 7, 63, 64, 65, 67, 127, 128, 1000, 4096, 4099, 10_007, PART + 1, 100_352]
-)
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 63, 64, 65, 67, 127, 128, 1000, 4096, 4099, 10_007, 100_352, PART + 1])
 @pytest.mark.parametrize("name", ["fp16", "bf16", "float32"])
-@pytest.mark.parametrize("width", [2, 64, 100])
+@pytest.mark.parametrize("width", [3, 64, 100])
 def test_means_of_means_are_means(n, name, width):
     form = target({"fp16": "float16", "bf16": "bfloat16"}.get(name, name))
     u = 2.0 ** -(form.mantissa_bits + 1)
@@ -367,9 +358,7 @@ def test_means_of_means_are_means(n, name, width):
     levels, depth, left = 0, 0, n
     while left > 1:
         levels, depth, left = levels + 1, depth + math.ceil(math.log2(width)), math.ceil(left / width)
-    bound = ((1 + u) ** (2 * levels + depth + 2) - 1) * np.abs(x).mean(axis=1) + n * 2.0**-23 * (
-        name == "fp16"
-    )
+    bound = ((1 + u) ** (2 * levels + depth + 2) - 1) * np.abs(x).mean(axis=1) + n * 2.0**-23 * (name == "fp16")
     assert (np.abs(outcome.result - x.mean(axis=1)) <= bound).all()
     assert outcome.events.overflow == 0
 
@@ -377,6 +366,15 @@ def test_means_of_means_are_means(n, name, width):
 def test_means_of_means_neither_grow_nor_need_n():
     x = np.full((2, 100_352), 60000.0)
     assert summed(x, format="fp16", order="blocks(64)").result == pytest.approx([60000.0] * 2, rel=2e-3)
+
+
+def test_means_of_two_come_to_an_end():
+    script = """if True:
+        from normcheck.arithmetic.operations import summed
+        print(*[summed([[3.0] * n], format="fp16", order="blocks(2)").result[0] for n in (1, 2, 3, 5, 7, 31)])
+    """
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
+    assert [float(word) for word in done.stdout.split()] == pytest.approx([3.0] * 6, rel=2e-3)
 
 
 def test_a_single_term_and_no_more_rows_than_one():

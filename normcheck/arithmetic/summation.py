@@ -1,0 +1,317 @@
+"""Sums of rows that arrive in parts: one class an order of summation.
+
+Lanes and sequential sums run in kernels of their own; trees, pairwise sums and blocks are element-wise additions.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from normcheck.arithmetic import kernels, sums
+from normcheck.arithmetic.elementwise import NOTHING, Operation, elementwise, mix
+from normcheck.arithmetic.events import Events, no_events
+from normcheck.arithmetic.rounding import Rounding, fast_constants, general_constants
+from normcheck.errors import UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from normcheck.arithmetic.formats import Format
+    from normcheck.arithmetic.orders import Order
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Summation:
+    """A sum of rows that arrive in parts, in a given order, with every addition rounded to one format.
+
+    Parts of a row must have a power of two of elements, at least the order's width, but for the last.
+    """
+
+    def __init__(
+        self, rows: int, n: int, order: Order, form: Format, rounding: Rounding, events: Events, *, fast: bool, key: int
+    ) -> None:
+        self.rows, self.n, self.order, self.form, self.rounding = rows, n, order, form, rounding
+        self.events, self.fast, self.key = events, fast, key
+        self.exact = np.zeros(rows)
+        self.mass = np.zeros(rows)
+        self._part = 0
+        self._dtype = np.float32 if fast else np.float64
+        self._start()
+
+    def _start(self) -> None:
+        raise NotImplementedError
+
+    def _take(self, x: Array, y: Array | None) -> None:
+        raise NotImplementedError
+
+    def _result(self) -> Array:
+        raise NotImplementedError
+
+    def add(self, x: Array, y: Array | None = None) -> None:
+        """Take the next part, (rows, m); with `y` the terms are x * y, added by fused multiply-add."""
+        self._take(x, y)
+        self._part += 1
+
+    def finish(self) -> Array:
+        """Return the sums (for blocks: the means), (rows, 1) float64, and note the lost mass."""
+        out = self._result().astype(np.float64).reshape(self.rows, 1)
+        exact = self.exact / self.n if self.order.is_mean else self.exact
+        mass = self.mass / self.n if self.order.is_mean else self.mass
+        good = np.isfinite(out[:, 0]) & (mass > 0) & np.isfinite(mass)
+        if good.any():
+            self.events.lose(float(np.max(np.abs(out[good, 0] - exact[good]) / mass[good])))
+        return out
+
+    def _operate(self, operation: Operation, *operands: Array, absorb: bool = False) -> Array:
+        self.key += 1
+        flat = no_events(operands[0].shape[0]) if operands[0].shape[0] != self.rows else self.events
+        out = elementwise(
+            operation, operands, self.form, self.rounding, flat, fast=self.fast, key=self.key, absorb=absorb
+        )
+        if flat is not self.events:
+            self._merge(flat)
+        return out
+
+    def _merge(self, other: Events) -> None:
+        mine = self.events
+        mine.counts += other.counts
+        mine.operations += other.operations
+        mine.extremes[0] = max(mine.extremes[0], other.extremes[0])
+        mine.extremes[1] = min(mine.extremes[1], other.extremes[1])
+        mine.flags |= np.bitwise_or.reduce(other.flags.reshape(self.rows, -1), axis=1)
+
+    def _weigh(self, x: Array) -> None:
+        sums.weigh(x, self.exact, self.mass)
+
+    def _fold_blocks(self, x: Array) -> Array:
+        """Trees over the last axis of many short rows (blocks, m), laid side by side so that vector units serve."""
+        blocks, m = x.shape
+        turned, trial = np.ascontiguousarray(x.T), no_events(1)
+        first_key = self.key
+        while m > 1:
+            h = 1 << ((m - 1).bit_length() - 1)
+            halves = (turned[: m - h].reshape(1, -1), turned[h:m].reshape(1, -1))
+            self.key += 1
+            head = elementwise(
+                "add", halves, self.form, self.rounding, trial, fast=self.fast, key=self.key, absorb=True
+            )
+            if m < 2 * h:
+                head = np.concatenate([head.reshape(m - h, blocks), turned[m - h : h]])
+            turned, m = head.reshape(h, blocks), h
+        if trial.flags[0]:  # which rows? in the slow layout they are known
+            self.key = first_key
+            return self._fold(x)
+        trial.flags = np.zeros(self.rows, np.uint8)
+        self._merge(trial)
+        return turned.reshape(blocks, 1)
+
+    def _fold(self, x: Array) -> Array:
+        """Tree over the last axis: element i and i + h, h the powers of two below its length, largest first."""
+        while x.shape[1] > 1:
+            h = 1 << ((x.shape[1] - 1).bit_length() - 1)
+            over = x.shape[1] - h
+            head = self._operate("add", x[:, :over], x[:, h:], absorb=True)
+            x = head if over == h else np.concatenate([head, x[:, over:h]], axis=1)
+        return x
+
+
+class _Lanes(Summation):
+    """Lanes, merged by a tree or serially; one lane for a sequential sum."""
+
+    def _start(self) -> None:
+        width = self.order.width or 1
+        self.turned = (
+            width == 1 and self.rows > 1
+        )  # rows side by side as lanes: vector units serve a sequential sum too
+        self.acc = np.zeros((1, self.rows) if self.turned else (self.rows, width), self._dtype)
+
+    def _take(self, x: Array, y: Array | None) -> None:
+        self.events.operations += x.size
+        self._weigh(x if y is None else np.multiply(x, y, dtype=np.float64))
+        if self.turned:
+            x = np.ascontiguousarray(x.T).reshape(1, -1)
+            y = None if y is None else np.ascontiguousarray(y.T).reshape(1, -1)
+        if not self.fast or y is not None:
+            self.acc = self._general(x, y, self.acc, self.events.counts).astype(self._dtype)
+            return
+        terms, before = np.ascontiguousarray(x, dtype=np.float32), self.acc.copy()
+        suspect = np.zeros(len(terms), np.uint8)
+        constants = fast_constants(self.form, self.rounding)
+        sums.fast_lanes(terms, self.acc, constants, self.events.counts, self.events.extremes, suspect)
+        for row in np.flatnonzero(suspect).tolist():
+            self._recount(terms[row : row + 1], before[row : row + 1], row)
+
+    def _general(
+        self, x: Array, y: Array | None, acc: Array, counts: NDArray[np.int64], row: int | None = None
+    ) -> Array:
+        terms = np.ascontiguousarray(x, dtype=np.float64)
+        factors = NOTHING if y is None else np.ascontiguousarray(y, dtype=np.float64)
+        key = mix(self.rounding.seed, self.key, self._part)
+        after, flags = acc.astype(np.float64), np.zeros(acc.shape, np.uint8)
+        constants = general_constants(self.form, self.rounding)
+        sums.general_lanes(terms, factors, y is not None, after, constants, key, counts, self.events.extremes, flags)
+        target = self.events.flags if row is None or self.turned else self.events.flags[row : row + 1]
+        target |= np.bitwise_or.reduce(flags.reshape(len(target), -1), axis=1)
+        return after
+
+    def _recount(self, terms: Array, before: Array, row: int) -> None:
+        """Count the overflows and invalid results of a row that the fast kernel found suspect."""
+        counts = np.zeros_like(self.events.counts)
+        self._general(terms, None, before, counts, row)
+        for place in (kernels.OVERFLOW, kernels.INVALID):
+            self.events.counts[place] += counts[place]
+
+    def _result(self) -> Array:
+        acc = self.acc.reshape(self.rows, -1)
+        if self.order.merge == "tree":
+            return self._fold(acc[:, : self.n])
+        total = np.ascontiguousarray(acc[:, :1])
+        for lane in range(1, min(acc.shape[1], self.n)):
+            total = self._operate("add", total, np.ascontiguousarray(acc[:, lane : lane + 1]), absorb=True)
+        return total
+
+
+class _Pairwise(Summation):
+    """Neighbours are added, level by level; full parts are whole subtrees, kept until the end."""
+
+    def _start(self) -> None:
+        self.subtrees: list[Array] = []
+
+    def _take(self, x: Array, y: Array | None) -> None:
+        x = self._product(x, y)
+        self._weigh(x)
+        self.subtrees.append(self._pairs(x))
+
+    def _product(self, x: Array, y: Array | None) -> Array:
+        if y is not None:
+            raise UsageError(
+                f"order {self.order}: fused multiply-add needs a running accumulator (sequential or lanes)"
+            )
+        return x
+
+    def _pairs(self, x: Array) -> Array:
+        while x.shape[1] > 1:
+            even = x.shape[1] // 2 * 2
+            left, right = np.ascontiguousarray(x[:, 0:even:2]), np.ascontiguousarray(x[:, 1:even:2])
+            x = np.concatenate([self._operate("add", left, right, absorb=True), x[:, even:]], axis=1)
+        return x
+
+    def _result(self) -> Array:
+        return self._pairs(np.concatenate(self.subtrees, axis=1))
+
+
+class _Tree(_Pairwise):
+    """Strided halving over the whole row, which it has to hold."""
+
+    def _take(self, x: Array, y: Array | None) -> None:
+        x = self._product(x, y)
+        self._weigh(x)
+        self.subtrees.append(x)
+
+    def _result(self) -> Array:
+        return self._fold(np.concatenate(self.subtrees, axis=1) if len(self.subtrees) > 1 else self.subtrees[0])
+
+
+class _Blocks(_Pairwise):
+    """Mean of means. A level's blocks are equal where a divisor allows it, else nearly equal and weighted."""
+
+    def _start(self) -> None:
+        self.block_sizes = block_sizes(self.n, self.order.width)
+        self.means: list[Array] = []
+        self.rest = np.empty((self.rows, 0), self._dtype)
+        self.done = 0
+
+    def _take(self, x: Array, y: Array | None) -> None:
+        x = self._product(x, y)
+        self._weigh(x)
+        x = np.concatenate([self.rest, x], axis=1) if self.rest.shape[1] else x
+        count = int(np.searchsorted(np.cumsum(self.block_sizes[self.done :]), x.shape[1], side="right"))
+        sizes = self.block_sizes[self.done : self.done + count]
+        used = int(sizes.sum())
+        if count:
+            self.means.append(self._block_means(x[:, :used], sizes, None))
+        self.done += count
+        self.rest = x[:, used:].copy()
+
+    def _block_means(self, x: Array, sizes: NDArray[np.int64], weights: Array | None) -> Array:
+        """Means of consecutive blocks of x; sizes take at most two values, the larger first. (rows, blocks)."""
+        parts, start = [], 0
+        for size in dict.fromkeys(sizes.tolist()):
+            count = int(np.count_nonzero(sizes == size))
+            span = slice(start, start + count * size)
+            start += count * size
+            if size == 1 and weights is None:
+                parts.append(x[:, span])
+                continue
+            if weights is None:
+                terms = self._operate("divide", np.ascontiguousarray(x[:, span]), np.full((1, 1), float(size)))
+            else:
+                terms = self._operate("multiply", np.ascontiguousarray(x[:, span]), weights[:, span])
+            parts.append(self._fold_blocks(terms.reshape(self.rows * count, size)).reshape(self.rows, count))
+        return np.ascontiguousarray(np.concatenate(parts, axis=1))
+
+    def _result(self) -> Array:
+        x, elements = np.concatenate(self.means, axis=1), self.block_sizes.astype(np.float64)
+        while x.shape[1] > 1:
+            sizes = block_sizes(x.shape[1], self.order.width)
+            edges = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+            totals = np.add.reduceat(elements, edges)
+            equal = bool(np.all(elements == elements[0])) and bool(np.all(sizes == sizes[0]))
+            weights = None if equal else self._weights(elements / np.repeat(totals, sizes))
+            x, elements = self._block_means(x, sizes, weights), totals
+        return x
+
+    def _weights(self, exact: NDArray[np.float64]) -> Array:
+        constants = elementwise("copy", (exact[None, :],), self.form, self.rounding, no_events(1), fast=False)
+        return constants.astype(self._dtype)
+
+
+class _Kahan(_Pairwise):
+    """Kahan's compensated sum."""
+
+    def _start(self) -> None:
+        self.acc, self.compensation = np.zeros((self.rows, 1)), np.zeros((self.rows, 1))
+        self.row_flags = self.events.flags.reshape(-1, 1)
+
+    def _take(self, x: Array, y: Array | None) -> None:
+        x = np.ascontiguousarray(self._product(x, y), dtype=np.float64)
+        self.events.operations += 4 * x.size
+        self._weigh(x)
+        constants, key = general_constants(self.form, self.rounding), mix(self.rounding.seed, self.key, self._part)
+        sums.kahan(
+            x, self.acc, self.compensation, constants, key, self.events.counts, self.events.extremes, self.row_flags
+        )
+
+    def _result(self) -> Array:
+        return self.acc
+
+
+_KINDS: dict[str, type[Summation]] = {
+    "sequential": _Lanes,
+    "lanes": _Lanes,
+    "pairwise": _Pairwise,
+    "tree": _Tree,
+    "blocks": _Blocks,
+    "kahan": _Kahan,
+}
+
+
+def summation(
+    rows: int, n: int, order: Order, form: Format, rounding: Rounding, events: Events, *, fast: bool, key: int = 0
+) -> Summation:
+    """Return an empty sum of `rows` rows of `n` terms each."""
+    return _KINDS[order.kind](rows, n, order, form, rounding, events, fast=fast, key=key)
+
+
+def block_sizes(n: int, largest: int) -> NDArray[np.int64]:
+    """Return the sizes of the blocks that n elements are cut into.
+
+    Equal where a divisor of n allows it with at most twice as many blocks as needed; else nearly equal, larger first.
+    """
+    fewest = -(-n // largest)
+    count = next((c for c in range(fewest, min(2 * fewest, n) + 1) if n % c == 0), fewest)
+    small, larger = divmod(n, count)
+    return np.repeat(np.array([small + 1, small], np.int64), [larger, count - larger])
