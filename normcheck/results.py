@@ -8,7 +8,7 @@ strings "inf", "-inf", "nan" in JSON. This module imports nothing of normcheck.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 FORMAT: Literal[1] = 1
@@ -125,7 +125,7 @@ class Statistic:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Error:
+class Distance:
     """Distance of computed rows from the exact ones, over rows whose computed values are all finite.
 
     `relative_rms`: norm of the error over norm of the exact output. `max_ulp`, `mean_ulp`: in ulps of the io
@@ -149,10 +149,10 @@ class Error:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Deviation(Error):
+class Deviation(Distance):
     """The error, beside its `ideal`: what rounding the exact output once to the io format would give."""
 
-    ideal: Error
+    ideal: Distance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,7 +275,7 @@ class Report:
     The same input, seed, version and machine type give the same report, apart from `environment`.
     """
 
-    format: Literal[1] = field(default=FORMAT)
+    format: Literal[1]
     tool: Tool
     command: Literal["simulate", "analyze"]
     settings: dict[str, Any]

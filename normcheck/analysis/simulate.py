@@ -24,7 +24,7 @@ from normcheck.norms.constants import effective_k
 from normcheck.norms.implementations import Implementation, default_implementations, implementation_named
 from normcheck.norms.parameters import Parameters, Storage, storage_named
 from normcheck.norms.table import Grouping, Norm, default_num_groups, grouping, norm_named
-from normcheck.results import Finding, FindingCounts, Report, Result, Skipped, Summary, Tool
+from normcheck.results import FORMAT, Finding, FindingCounts, Report, Result, Skipped, Summary, Tool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -231,6 +231,7 @@ def _report(
     findings = [finding for _, found in pairs for finding in found]
     counts = {s: sum(f.severity == s for f in findings) for s in ("error", "warning", "note")}
     return Report(
+        format=FORMAT,
         tool=Tool(name="normcheck", version=__version__),
         command="simulate",
         settings={name: list(v) if isinstance(v, tuple) else v for name, v in settings.items()},

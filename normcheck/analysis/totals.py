@@ -10,7 +10,7 @@ import numpy as np
 
 from normcheck.analysis import deviation as dev
 from normcheck.arithmetic.events import FLAG_INVALID, FLAG_OVERFLOW, FLAG_UNDERFLOW
-from normcheck.results import Deviation, Error, RowKind, Rows, Statistic, Step, Tally, WorstRow
+from normcheck.results import Deviation, Distance, RowKind, Rows, Statistic, Step, Tally, WorstRow
 
 if TYPE_CHECKING:
     from normcheck.arithmetic.emulated import StepRecord
@@ -86,7 +86,7 @@ class StepTotal:
 
 @dataclass(slots=True)
 class ErrorTotal:
-    """Sums over rows from which an `Error` follows."""
+    """Sums over rows from which a `Distance` follows."""
 
     elements: int = 0
     rows: int = 0
@@ -128,9 +128,9 @@ class ErrorTotal:
             setattr(self, name, max(mine, theirs) if name.startswith("max") else mine + theirs)
 
     def figures(self) -> dict[str, float | None]:
-        """The fields of `results.Error`; all None where no row was finite."""
+        """The fields of `results.Distance`; all None where no row was finite."""
         if not self.rows:
-            return dict.fromkeys(Error.__dataclass_fields__)
+            return dict.fromkeys(Distance.__dataclass_fields__)
         relative = _ratio(math.sqrt(self.ee), math.sqrt(self.yy))
         mean_gain = self.gain / self.rows
         spread = max(self.gain_squared / self.rows - mean_gain**2, 0.0)
@@ -233,7 +233,7 @@ class Totals:
 
     def deviation(self) -> Deviation:
         """Errors, and beside them the ideal."""
-        return Deviation(**self.error.figures(), ideal=Error(**self.ideal.figures()))
+        return Deviation(**self.error.figures(), ideal=Distance(**self.ideal.figures()))
 
     def statistic(self) -> Statistic:
         """The statistic before eps, emulated against exact."""

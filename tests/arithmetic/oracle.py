@@ -228,7 +228,7 @@ def apply(operation, *operands, mode="nearest-even"):
         "multiply": _multiply,
         "divide": _divide,
         "sqrt": _sqrt,
-        "rsqrt": lambda a: _sqrt(_divide(1.0, a)) if a != 0 else _divide(1.0, a),
+        "rsqrt": _rsqrt,
         "absolute": abs,
         "copy": lambda a: a,
         "fma": lambda a, b, c: _add(_multiply(a, b), c, mode),
@@ -281,6 +281,12 @@ def _sign(value):
 def _size(value):
     """Return the magnitude of a zero or an infinity, 1 for a number: products with specials need no more."""
     return abs(value) if _special(value) else 1.0
+
+
+def _rsqrt(a):
+    if a == 0:
+        return math.copysign(math.inf, a)
+    return NAN if a == -math.inf else _sqrt(_divide(Fraction(1), a))
 
 
 def _sqrt(a):

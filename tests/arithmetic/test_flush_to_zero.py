@@ -14,22 +14,17 @@ SCRIPT = """
 import sys
 import threading
 import numpy as np
+from normcheck.arithmetic.operations import operate, summed
+from normcheck.arithmetic.rounding import round_to
 from normcheck.errors import NormcheckError
 
-moment, job, name, path, threaded = sys.argv[1:]
+moment, path = sys.argv[1:]
 data = dict(np.load(path))
-bits = {"float32": np.uint32, "float64": np.uint64}
 
 
-def flush():
-    import torch
-    assert torch.set_flush_denormal(True)
-
-
-def work():
-    from normcheck.arithmetic.operations import operate, summed
-    from normcheck.arithmetic.rounding import round_to
-    x = data["x"].view(data["x"].dtype.name.replace("uint", "float"))
+def work(key):
+    _, job, name, dtype = key.split()
+    x = data[key].view(dtype)
     if job == "round":
         return round_to(x, name)
     if job == "sum":
@@ -37,38 +32,44 @@ def work():
     return operate(job, x, x[::-1], format=name).result
 
 
-def attempt():
-    try:
-        if moment == "before":
-            flush()
-        if moment == "after":
-            work()
-            flush()
-        got = work()
-    except NormcheckError as error:
-        assert "subnormal" in str(error) or "flush" in str(error), error
-        print("refused")
-        return
-    raw = got.astype(np.float64) if job != "round" else got  # widening float32 flushes, comparing bits does not
-    np.save(path + ".npy", np.ascontiguousarray(raw).view(bits[raw.dtype.name]))
-    print("computed")
+def answers(prefix, into):
+    for key in data:
+        try:
+            into[f"{prefix} {key}"] = np.ascontiguousarray(work(key)).view(np.uint8)
+        except NormcheckError as error:
+            assert "subnormal" in str(error), error
 
 
-if threaded == "thread":
-    thread = threading.Thread(target=attempt)
-    thread.start()
-    thread.join()
-else:
-    attempt()
+results = {}
+if moment == "after":
+    answers("unused", {})
+import torch
+assert torch.set_flush_denormal(True)
+answers("main", results)
+thread = threading.Thread(target=answers, args=("thread", results))  # inherits the processor's mode
+thread.start()
+thread.join()
+np.savez(path, **results)
 """
+JOBS = [
+    ("round", "bfloat16", "float32"),
+    ("round", "bfloat16", "float64"),
+    ("round", "tf32", "float32"),
+    ("round", "float32", "float64"),
+    ("round", "float64", "float64"),
+    ("add", "bfloat16", "float64"),
+    ("add", "bfloat16", "float32"),
+    ("multiply", "float32", "float32"),
+    ("sum", "bfloat16", "float32"),
+    ("sum", "float32", "float32"),
+]
 
 
 def numbers(name, dtype):
     form = target(name)
-    tiny = float(form.magnitude(1)) * np.arange(1, 200)
+    tiny = float(form.magnitude(1)) * np.arange(1, 100)
     x = np.concatenate([tiny, 1.5 * tiny[:50], [float(form.smallest_normal), 1.0, -3.0, 0.1]])
-    x = np.concatenate([x, -x])
-    return x.astype(dtype)
+    return np.concatenate([x, -x]).astype(dtype)
 
 
 def expected(job, name, x):
@@ -87,30 +88,21 @@ def expected(job, name, x):
     return [oracle.calculate(job, a, b, form=form) for a, b in zip(wide.tolist(), wide[::-1].tolist(), strict=True)]
 
 
-@pytest.mark.parametrize("moment", ["before", "after", "never"])
-@pytest.mark.parametrize(
-    ("job", "name", "dtype", "threaded"),
-    [
-        ("round", "bfloat16", np.float32, "main"),
-        ("round", "bfloat16", np.float64, "thread"),
-        ("round", "tf32", np.float32, "main"),
-        ("add", "bfloat16", np.float64, "main"),
-        ("multiply", "float32", np.float64, "main"),
-        ("sum", "bfloat16", np.float32, "main"),
-    ],
-)
-def test_never_silently_wrong(moment, job, name, dtype, threaded, tmp_path):
-    x = numbers(name, dtype)
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_flushing_before_or_after_the_first_use_is_never_silently_wrong(moment, tmp_path):
     path = tmp_path / "x.npz"
-    np.savez(path, x=x.view(np.uint32 if dtype == np.float32 else np.uint64))
-    command = [sys.executable, "-c", SCRIPT, moment, job, name, str(path), threaded]
+    keys = {f"{i} {job} {name} {dtype}": (job, name, dtype) for i, (job, name, dtype) in enumerate(JOBS)}
+    data = {key: numbers(name, dtype) for key, (_, name, dtype) in keys.items()}
+    np.savez(path, **{key: x.view(np.uint8) for key, x in data.items()})
+    command = [sys.executable, "-c", SCRIPT, moment, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
-    answer = done.stdout.strip()
-    assert answer in {"refused", "computed"}, done.stderr
-    if moment == "never":
-        assert answer == "computed"
-    if answer == "computed":
-        raw = np.load(f"{path}.npy")
-        got = raw.view(np.float32 if raw.dtype == np.uint32 else np.float64)
-        oracle.assert_same(got, expected(job, name, x), label=f"{moment} {job} {name}")
+    wrong = []
+    for key, raw in np.load(path).items():
+        where, _, job, name, dtype = key.split()
+        kind = np.float32 if job == "round" and dtype == "float32" else np.float64
+        want = expected(job, name, data[key.removeprefix(where + " ")])
+        good = oracle.agree(oracle.widened(raw.view(kind)), np.array(want))
+        if not good.all():
+            wrong.append(f"{key}: {np.count_nonzero(~good)} of {len(want)}")
+    assert not wrong

@@ -42,8 +42,6 @@ def test_every_result_is_a_neighbour_and_exact_values_stay(name, probes):
             oracle.assert_same(got[exact], below[exact], wide[exact], label=f"{name} exact")
             good = oracle.agree(got, below) | oracle.agree(got, above)
             assert good.all(), (name, policy, flush, wide[~good][:5], got[~good][:5])
-            inside = np.isfinite(below) & np.isfinite(above) & (below != above)
-            assert 0.3 < np.mean(got[inside] == above[inside]) < 0.7
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -70,9 +68,9 @@ def test_the_probability_of_rounding_up_is_the_fraction_of_the_gap(name, low, ga
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize(("fraction", "rare"), [(2.0**-20, True), (1 - 2.0**-20, False)])
 def test_small_probabilities_are_kept(fraction, rare, sign):
-    x = np.full(1 << 20, sign * (1 + fraction * 2.0**-10))
+    x = np.full(1 << 19, sign * (1 + fraction * 2.0**-10))
     total = 0
-    for seed in range(24):
+    for seed in range(48):
         away = stochastic(x, "fp16", seed=seed) == sign * (1 + 2.0**-10)
         total += np.count_nonzero(away if rare else ~away)
     assert 4 <= total <= 60  # 24 expected; Poisson leaves this interval once in 10**7

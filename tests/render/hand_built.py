@@ -6,7 +6,7 @@ from math import inf, nan
 
 from normcheck.results import (
     Deviation,
-    Error,
+    Distance,
     Finding,
     FindingCounts,
     Headroom,
@@ -30,16 +30,16 @@ LONG_IMPLEMENTATION = "torch-cpu-groupnorm-channels-last-legacy-one-pass"
 OPERATIONS = 107536
 
 
-def error(relative_rms: float | None, **fields: float | None) -> Error:
+def error(relative_rms: float | None, **fields: float | None) -> Distance:
     plain = dict.fromkeys(
         ("max_abs", "mean_abs", "rms", "max_ulp", "mean_ulp", "sqnr_db", "gain", "gain_sd", "offset", "noise")
     )
-    return Error(relative_rms=relative_rms, **{**plain, **fields})
+    return Distance(relative_rms=relative_rms, **{**plain, **fields})
 
 
 def deviation(relative_rms: float | None, ideal: float | None, **fields: float | None) -> Deviation:
     plain = error(relative_rms, **fields)
-    return Deviation(ideal=error(ideal, sqnr_db=73.1), **{name: getattr(plain, name) for name in Error.__slots__})
+    return Deviation(ideal=error(ideal, sqnr_db=73.1), **{name: getattr(plain, name) for name in Distance.__slots__})
 
 
 def result(**changes: object) -> Result:
@@ -293,6 +293,7 @@ FINDINGS = (
 )
 
 REPORT = Report(
+    format=1,
     tool=Tool(name="normcheck", version="0.1.0"),
     command="simulate",
     settings={
@@ -316,6 +317,7 @@ REPORT = Report(
 )
 
 EMPTY = Report(
+    format=1,
     tool=REPORT.tool,
     command="simulate",
     settings={},
