@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from normcheck.analysis import deviation as dev
-from normcheck.analysis.totals import BAD_KINDS, EPS_DOMINATES, WORST_KEPT, Totals
+from normcheck.analysis.headroom import headroom
+from normcheck.analysis.totals import BAD_KINDS, EPS_DOMINATES, WORST_KEPT, Extent, Totals
 from normcheck.arithmetic.elementwise import elementwise, require_subnormals
 from normcheck.arithmetic.emulated import Emulated, Machine
 from normcheck.arithmetic.events import FLAG_INVALID, FLAG_OVERFLOW, FLAG_UNDERFLOW, no_events
@@ -33,6 +35,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 BLOCK = 1 << 18
 """Elements of a block: with its intermediates it stays in the last-level cache, and Python's share stays small."""
+
+_KEPT_PARTS = 64
+"""Parts of a long row's input that are kept between passes (64 MiB of float32); beyond that they are drawn anew."""
 
 _REFERENCE = replace(IMPLEMENTATIONS["wide"], fused=True)
 """The algorithm of the reference: two-pass, squares summed as they are formed; formats mean nothing to it."""
@@ -170,7 +175,11 @@ def run_block(
     require_subnormals()
     g, rows = study.grouping, row_stop - row_start
     parts = -(-g.size // PART)
-    raw = Elements(lambda i, _: study.source.draw(g, row_start, row_stop, i * PART, min(g.size, (i + 1) * PART)), parts)
+    raw = Elements(
+        lambda i, _: study.source.draw(g, row_start, row_stop, i * PART, min(g.size, (i + 1) * PART)),
+        parts,
+        kept=_KEPT_PARTS,
+    )
     loader = Emulated(Machine({"load": study.io}, {}, study.runners[0].machine.rounding), rows, g.size, row_start)
     x = loader.load(raw)
     exact = Exact(rows, g.size)
@@ -266,6 +275,8 @@ def _total(
     totals.worst = _worst(kinds, s, s_hat, machine, row_start)
     _take_statistic(totals, study, side.outputs.before_eps, out.before_eps, machine.rows)
     totals.take_steps(machine.steps, None if raw is None else _unbounded_steps(study, runner, machine, raw, row_start))
+    bits = headroom(totals).overflow_bits
+    totals.extents = [Extent(math.inf if bits is None else bits, totals.least_statistic, totals.error.ee)]
     return totals
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from normcheck.analysis.engine import Scaled, only, run_block
 from normcheck.analysis.thresholds import deviation_severity
-from normcheck.analysis.totals import Totals
+from normcheck.analysis.totals import Extent, Totals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,7 +23,15 @@ FARTHEST = 160.0
 
 _FEW_ELEMENTS = 1 << 22
 """Inputs up to this size are always run whole; of larger ones the worst blocks first, and whole to confirm."""
-_SAMPLE = 6
+
+
+def _nearest_to_trouble(extents: list[Extent]) -> list[int]:
+    """The blocks with the least headroom, the smallest statistic, and the largest errors."""
+    places = range(len(extents))
+    by_headroom = sorted(places, key=lambda i: extents[i].overflow_bits)[:2]
+    by_statistic = sorted(places, key=lambda i: extents[i].least_statistic)[:1]
+    by_error = sorted(places, key=lambda i: -extents[i].error)[:1]
+    return list(dict.fromkeys(by_headroom + by_statistic + by_error))
 
 
 class _Search:
@@ -33,8 +41,7 @@ class _Search:
         self.study, self.runner = study, runner
         self.blocks = study.blocks()
         whole = study.grouping.groups * study.grouping.size <= _FEW_ELEMENTS
-        stride = 1 if whole else max(1, len(self.blocks) // _SAMPLE)
-        self.sample = list(range(0, len(self.blocks), stride))
+        self.sample = list(range(len(self.blocks))) if whole else _nearest_to_trouble(measured.extents)
         self.workers = min(jobs or os.cpu_count() or 1, len(self.blocks))
         self._known: dict[float, bool] = {0.0: _is_clean(measured)}
 
@@ -122,7 +129,7 @@ def _nearest_clean(search: _Search, overflow_bits: float | None) -> float | None
     while step < FARTHEST:
         tries += [-step, step]
         step *= 1.5
-    return next((bits for bits in tries if search.confirm(bits)), None)
+    return next((bits for bits in tries if search.clean(bits)), None)
 
 
 def _edge(search: _Search, clean: float, direction: int, guess: float | None) -> float:
@@ -136,7 +143,7 @@ def _edge(search: _Search, clean: float, direction: int, guess: float | None) ->
     while dirty is None:
         bits = clean + direction * step
         if abs(bits) > FARTHEST:
-            return direction * FARTHEST
+            return direction * FARTHEST  # all inputs are zeros, or infinities, long before
         clean, dirty = (bits, None) if search.clean(bits) else (clean, bits)
         step *= 2.0
     while True:

@@ -169,6 +169,15 @@ def fitted(sums: Array, n: int) -> tuple[Array, Array, Array]:
     return gain, offset, np.maximum(residual, 0.0)
 
 
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How near one block of rows is to trouble: what the search for the safe scale begins with."""
+
+    overflow_bits: float
+    least_statistic: float
+    error: float
+
+
 @dataclass(slots=True)
 class Totals:
     """All that one result needs of its rows."""
@@ -187,6 +196,7 @@ class Totals:
     eps_share_max: float = 0.0
     eps_dominated_rows: int = 0
     least_statistic: float = math.inf
+    extents: list[Extent] = field(default_factory=list)
     statistic_form: Format | None = None
     statistic_degree: int | None = None
 
@@ -198,6 +208,7 @@ class Totals:
             else:
                 self.steps[name] = total
         self.kinds = self.kinds + other.kinds
+        self.extents = self.extents + other.extents
         self.flagged = self.flagged + other.flagged
         self.worst = worst_of(self.worst + other.worst)
         self.error.merge(other.error)

@@ -35,17 +35,24 @@ class Elements:
     """One number an element of a block of rows, computed part by part when asked for.
 
     A row that fits into one part is computed once and kept; of a longer one every pass computes the parts anew, so
-    that memory does not grow with the row. `compute(index, first)` is told whether it runs for the first time:
-    events are counted then and only then.
+    that memory does not grow with the row; up to `kept` parts are remembered all the same. `compute(index, first)` is
+    told whether it runs for the first time: events are counted then and only then.
     """
 
-    __slots__ = ("_compute", "_kept", "_seen", "degree", "form", "parts")
+    __slots__ = ("_compute", "_kept", "_room", "_seen", "degree", "form", "parts")
 
     def __init__(
-        self, compute: Callable[[int, bool], Array], parts: int, form: Format | None = None, degree: int | None = 1
+        self,
+        compute: Callable[[int, bool], Array],
+        parts: int,
+        form: Format | None = None,
+        degree: int | None = 1,
+        *,
+        kept: int = 1,
     ) -> None:
         self._compute, self.parts, self.form, self.degree = compute, parts, form, degree
-        self._kept: Array | None = None
+        self._room = kept if parts <= kept else 0
+        self._kept: dict[int, Array] = {}
         self._seen = bytearray(parts)
 
     is_zero = False
@@ -58,13 +65,14 @@ class Elements:
 
     def part(self, index: int) -> Array:
         """Return part `index` as (rows, m)."""
-        if self._kept is not None:
-            return self._kept
+        known = self._kept.get(index)
+        if known is not None:
+            return known
         first = not self._seen[index]
         self._seen[index] = 1
         out = self._compute(index, first)
-        if self.parts == 1:
-            self._kept = out
+        if self._room:
+            self._kept[index] = out
         return out
 
 

@@ -83,7 +83,8 @@ def check(operation, operands, name, places, exact_is_nan, exact_is_zero, divide
     mode, policy, flush = settings
     form = target(name)
     expected, over = oracle.select(places, form, mode, policy, ftz=flush["ftz"])
-    outcome = operate(operation, *operands, format=name, rounding=mode, overflow=policy, **flush)
+    with np.errstate(over="ignore"):  # that none is raised has a test of its own
+        outcome = operate(operation, *operands, format=name, rounding=mode, overflow=policy, **flush)
     label = f"{operation} {name} {mode} {policy} {flush}"
     assert outcome.result.dtype == np.float64
     oracle.assert_same(outcome.result, expected, *operands, label=label)

@@ -6,11 +6,9 @@ event of every step must agree. It shares nothing with the code but the names of
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import sys
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
@@ -30,7 +28,7 @@ from normcheck.norms.implementations import IMPLEMENTATIONS, Implementation
 from normcheck.norms.table import norm_named
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "arithmetic"))
-import oracle  # noqa: E402  # lives beside the tests of arithmetic
+import oracle  # lives beside the tests of arithmetic
 
 PURE, WIDE = IMPLEMENTATIONS["pure"], IMPLEMENTATIONS["wide"]
 EVENTS = ("operations", "overflow", "underflow", "subnormal", "invalid", "absorbed", "rows_affected")
@@ -109,6 +107,7 @@ class Scalar:
     def operate(self, step, operation, *operands):
         record = self.begin(step)
         form = oracle.target(record.format)
+        given = operands
         if self.rounding.get("daz"):
             operands = [oracle.flushed(x, form) for x in operands]
         value, result, over = self.calculate(operation, operands, record.format)
@@ -123,7 +122,7 @@ class Scalar:
         for name, happened in events.items():
             setattr(record, name, getattr(record, name) + happened)
         record.subnormal += 0 < abs(result) < form.smallest_normal
-        record.absorbed += operation == "add" and operands[1] != 0 and result == operands[0] and finite
+        record.absorbed += operation == "add" and given[1] != 0 and result == given[0] and math.isfinite(given[0])
         if any(events.values()):
             record.rows.add(self.row)
         size = math.nan if nan else float(abs(value))
@@ -359,15 +358,8 @@ class Model:
         for i, v in enumerate(x, start=1):
             d = o("mean", "subtract", v, m)
             m = o("mean", "add", m, o("mean", "divide", d, float(i)))
-            total = self.quietly("sum", total, o("sum", "multiply", d, o("mean", "subtract", v, m)))
+            total = o("sum", "add", total, o("sum", "multiply", d, o("mean", "subtract", v, m)))
         return m, total, float(len(x))
-
-    def quietly(self, step, a, b):
-        """a + b; the recurrence's additions are no terms of a sum that could be absorbed."""
-        absorbed = self.a.begin(step).absorbed
-        out = self.a.operate(step, "add", a, b)
-        self.a.steps[step].absorbed = absorbed
-        return out
 
     def merge_all(self, sets):
         """Chan, Golub and LeVeque: c = nB / n, m = mA + d c, M = (MA + MB) + d d (nA c)."""
@@ -377,10 +369,10 @@ class Model:
         for mean_b, total_b, count_b in sets[1:]:
             c = o("mean", "divide", count_b, count + count_b)
             d = o("mean", "subtract", mean_b, m)
-            m = self.quietly("mean", m, o("mean", "multiply", d, c))
-            total = self.quietly("sum", total, total_b)
+            m = o("mean", "add", m, o("mean", "multiply", d, c))
+            total = o("sum", "add", total, total_b)
             between = o("sum", "multiply", o("sum", "multiply", d, d), o("sum", "multiply", count, c))
-            total = self.quietly("sum", total, between)
+            total = o("sum", "add", total, between)
             count += count_b
         return m, total, count
 
@@ -409,7 +401,7 @@ class Model:
                 plain = self.mean(size, "sum", "statistic")
         return mean, c, a.operate("constant", "multiply", plain, a.constant("constant", scale))
 
-    def row(self, index, x, statistic, centred, *, eps, scale=1.0, k=1, weight=None, bias=None, running=None):
+    def row(self, index, x, statistic, *, centred, eps, scale=1.0, k=1, weight=None, bias=None, running=None):
         """Run a row; return y. weight, bias: one a row or one an element. running: (mean, variance, momentum)."""
         a, how = self.a, self.how
         a.row, n = index, len(x)
@@ -418,14 +410,7 @@ class Model:
         x = [a.operate("load", "copy", v) for v in x]
         mean, c, before = self.statistics(x, statistic, centred, scale, k)
         total = a.operate("eps", "add", before, a.constant("eps", max(eps, how.get("eps_min", 0.0))))
-        form = how.get("root_form", "root-reciprocal")
-        s, reciprocal = total, None
-        if statistic == "l2" and form == "rsqrt":
-            reciprocal = a.operate("reciprocal", "rsqrt", total)
-        else:
-            s = a.operate("root", "sqrt", total) if statistic == "l2" else total
-            if form != "divide":
-                reciprocal = a.operate("reciprocal", "divide", 1.0, s)
+        s, reciprocal = self.divisor(total, statistic)
         if how.get("saved"):
             for value, source in ((mean, "mean"), (reciprocal, "reciprocal")):
                 if value is not None:
@@ -437,8 +422,19 @@ class Model:
             self.running = self.updated(mean, before, n, *running)
         if how.get("normalize_form") == "fold" and reciprocal is not None:
             return self.folded(x, mean, reciprocal, weight, bias)
-        y, last = self.normalised(x, c, mean, s, reciprocal), "normalize"
-        if how.get("normalized"):
+        return self.affine(self.normalised(x, c, mean, s, reciprocal), weight, bias)
+
+    def divisor(self, total, statistic):
+        """Return s, and 1/s where elements are multiplied by it."""
+        a, form = self.a, self.how.get("root_form", "root-reciprocal")
+        if statistic == "l2" and form == "rsqrt":
+            return None, a.operate("reciprocal", "rsqrt", total)
+        s = a.operate("root", "sqrt", total) if statistic == "l2" else total
+        return s, None if form == "divide" else a.operate("reciprocal", "divide", 1.0, s)
+
+    def affine(self, y, weight, bias):
+        a, last = self.a, "normalize"
+        if self.how.get("normalized"):
             y, last = [a.convert("cast", v, last) for v in y], "cast"
         for name, operation, values in (("gain", "multiply", weight), ("bias", "add", bias)):
             if values:
@@ -506,9 +502,17 @@ def assert_like_the_model(got, model, *, order=True):
 
 
 def inputs(n, seed=0):
-    """Four rows: plain, large with a mean, so small that squares are lost, so large that they overflow."""
-    x = np.random.default_rng((seed, n)).standard_normal((4, n))
-    return (x * [[1.0], [30.0], [2e-3], [250.0]] + [[0.3], [50.0], [0.0], [0.0]]).astype(np.float32)
+    """Three rows: plain, with a mean beside the deviation, so small that squares are lost. None overflows."""
+    x = np.random.default_rng((seed, n)).standard_normal((3, n))
+    return (x * [[1.0], [3.0], [2e-4]] + [[0.3], [5.0], [0.0]]).astype(np.float32)
+
+
+def overflowing(n, seed=0):
+    """Rows with squares, sums of squares, and sums that overflow float16, one with NaN, and a good one."""
+    x = np.random.default_rng((seed, n)).standard_normal((5, n))
+    x = (x * [[200.0], [60.0], [1.0], [1.0], [1.0]] + [[0.0], [0.0], [20000.0], [0.0], [1.0]]).astype(np.float32)
+    x[3, n // 2] = np.nan
+    return x
 
 
 NORMS = {"layer-l2": ("l2", True), "rms": ("l2", False), "layer-l1": ("l1", True), "batch-l2": ("l2", True)}
@@ -543,7 +547,7 @@ def rows_of(model, x, norm, *, eps, weight=None, bias=None, params="half", k=10)
     for index, row in enumerate(x.astype(np.float64).tolist()):
         w, b = (p if p is None or norm.where != "batch" else p[index] for p in cast)
         out.append(
-            model.row(index, row, statistic, norm.centred, eps=eps, scale=scale, k=min(k, n), weight=w, bias=b)
+            model.row(index, row, statistic, centred=norm.centred, eps=eps, scale=scale, k=min(k, n), weight=w, bias=b)
         )
     return out
 
@@ -553,7 +557,8 @@ def test_the_model_rounds_as_the_oracle():
     for name in ("float16", "bfloat16", "float32"):
         form = oracle.target(name)
         x = np.exp2(rng.uniform(-30, 17, (300, 2))) * rng.choice([-1.0, 1.0], (300, 2))
-        for a, b in np.vectorize(lambda v, form=form: rounded(v, form)[0])(x).tolist():
+        for a, b in x.tolist():
+            a, b = (rounded(v, form)[0] or 1.0 for v in (a, b))  # noqa: PLW2901
             for operation in oracle.BINARY:
                 want = oracle.calculate(operation, a, b, form=form)
                 assert rounded(in_doubles(operation, a, b), form)[0] == want, (operation, a, b)
@@ -567,14 +572,13 @@ def test_the_model_rounds_as_the_oracle():
 LENGTHS = [*range(1, 71), 95, 96, 97, 127, 128, 129, 200, 257]
 
 
-@pytest.mark.parametrize("io", ["float16", "bfloat16"])
-@pytest.mark.parametrize("name", NORMS)
+@pytest.mark.parametrize(("name", "io"), [(name, io) for name in NORMS for io in ("float16", "bfloat16")])
 @pytest.mark.parametrize("implementation", GENERIC)
 def test_generic_implementations_are_bit_equal_to_the_model(implementation, name, io):
-    for n in LENGTHS if io == "float16" else LENGTHS[::4]:
-        if n == 1 and name == "batch-l2":
-            continue
-        compare(inputs(n), name, io, implementation, GENERIC[implementation])
+    every = 1 if (name, io) == ("layer-l2", "float16") else 5
+    for n in LENGTHS[::every]:
+        if n > 1 or name != "batch-l2":
+            compare(inputs(n), name, io, implementation, GENERIC[implementation])
 
 
 @pytest.mark.parametrize("implementation", GENERIC)
@@ -587,35 +591,41 @@ def test_the_other_statistics_too(implementation, name):
 @pytest.mark.parametrize("io", ["tf32", "float8_e5m2", "float8_e4m3fn", "float32"])
 @pytest.mark.parametrize("implementation", ["pure", "wide-sum", "wide"])
 def test_formats_that_float32_does_not_carry_and_narrow_ones(implementation, io):
-    narrow = io.startswith("float8")
-    x = inputs(21)[:2] if narrow else inputs(21)
+    x = inputs(21)[:1] if io.startswith("float8") else inputs(21)
     compare(x, "layer-l2", io, implementation, GENERIC[implementation])
     compare(x, "layer-l1", io, implementation, GENERIC[implementation])
 
 
-def test_a_row_with_nan_hides_nothing_of_the_other_rows():
-    x = inputs(12)
-    x[2] = np.nan
-    compare(x, "layer-l2", "float16", "pure", {})
-    compare(x, "layer-l2", "tf32", "pure", {})
+@pytest.mark.parametrize("io", ["float16", "bfloat16", "tf32"])
+@pytest.mark.parametrize("implementation", GENERIC)
+@pytest.mark.parametrize("row", [0, 1, 2], ids=["square", "sum of squares", "sum"])
+def test_what_overflows(row, implementation, io):
+    for n in (40, 65):
+        for name in ("layer-l2", "layer-l1"):
+            compare(overflowing(n)[[row, 4]], name, io, implementation, GENERIC[implementation])
+
+
+@pytest.mark.parametrize("io", ["float16", "bfloat16", "tf32"])
+def test_a_row_with_nan_hides_nothing_of_the_other_rows(io):
+    compare(overflowing(12)[3:], "layer-l2", io, "pure", {})
 
 
 def test_rows_are_the_same_in_any_company():
     x = inputs(37)
     together = emulate(x, "layer-l2", precision="fp16").output
-    for index in range(4):
+    for index in range(3):
         alone = emulate(x[index : index + 1], "layer-l2", precision="fp16").output
         oracle.assert_same(alone[0], together[index])
 
 
 def test_affine_parameters_are_cast_and_take_one_rounding_each():
-    x, n = inputs(19), 19
+    x, n = inputs(19)[:2], 19
     w, b = np.random.default_rng(5).standard_normal((2, n)) * [[0.7], [3.0]]
     for implementation, how in GENERIC.items():
         for params in ("half", "float32"):
             wanted = {"weight": w, "bias": b, "params": params}
             compare(x, "layer-l2", "float16", implementation, how, careful=True, **wanted)
-    compare(x, "batch-l2", "float16", "pure", {}, weight=w[:4], bias=b[:4])
+    compare(x, "batch-l2", "float16", "pure", {}, weight=w[:2], bias=b[:2])
     compare(x, "rms", "bfloat16", "wide", GENERIC["wide"], weight=w)
 
 
@@ -628,8 +638,9 @@ def implementation_of(how):
 
 def rows_with_affine(n=37):
     """Rows, weights and a bias on which every field below shows: means beside deviations, no overflow."""
-    rng = np.random.default_rng(11)
-    x = rng.standard_normal((3, n)) * [[1.0], [6.0], [0.02]] + [[0.1], [20.0], [0.05]]
+    rng = np.random.default_rng(99)
+    rows = [[1.0], [6.0], [0.02], [0.5], [1.7], [0.2]], [[0.1], [20.0], [0.05], [0.3], [2.0], [1.0]]
+    x = rng.standard_normal((6, n)) * rows[0] + rows[1]
     return x.astype(np.float32), rng.standard_normal(n) + 1.5, rng.standard_normal(n)
 
 
@@ -669,19 +680,28 @@ FIELDS = {
     "fold float32": {"fold": "float32", "normalize_form": "fold"},
     "fold bfloat16": {"fold": "bfloat16", "normalize_form": "shift"},
 }
-UNSEEN = ("saved", "order blocks, mean_order lanes")
-"""Not in the output: what is saved is not used again. (The other is a case of a defect, compared by the model alone.)"""
+UNSEEN = (
+    "saved",
+    "load float32",
+    "store float32",
+    "bias float32",
+    "count float32",
+    "division multiply in a wide sum",
+)
+"""Not in the output: what is saved is not used again, float16 values do not change in float32, and a sum that is
+rounded once more seldom does."""
 
 
 @pytest.mark.parametrize("how", FIELDS.values(), ids=FIELDS)
 def test_every_field_changes_what_it_says_and_nothing_else(how, request):
-    x, w, b = rows_with_affine()
+    x, w, b = rows_with_affine(259 if "count" in how else 37)  # 259 is no number of bfloat16
+    x = x[:2] if "count" in how else x
     settings = {"weight": w, "bias": b, "eps": 0.01}
     emulation, _ = compare(x, "layer-l2", "float16", implementation_of(how), how, careful=True, **settings)
     plain = emulate(x, "layer-l2", precision="fp16", **settings)
     changed = [s for s in emulation.steps if s not in plain.steps]
     assert changed
-    if request.node.callspec.id not in UNSEEN and how.get("count") != "float32":
+    if request.node.callspec.id not in UNSEEN:
         assert not np.array_equal(emulation.output, plain.output)
 
 
@@ -690,9 +710,7 @@ def test_a_format_is_that_of_its_steps_alone(field_name):
     x, w, b = rows_with_affine()
     for name in ("layer-l2", "layer-l1", "layer-topk", "layer-range"):
         form = "float32"
-        got = emulate(
-            x, name, precision="fp16", weight=w, bias=b, implementation=replace(PURE, **{field_name: form})
-        )
+        got = emulate(x, name, precision="fp16", weight=w, bias=b, implementation=replace(PURE, **{field_name: form}))
         for step in got.steps:
             want = form if step.step in STEPS_OF[field_name] else "float16"
             assert step.format == want, (name, step.step)
@@ -730,7 +748,7 @@ def test_a_one_pass_variance_by_hand():
     got = emulate(x, "layer-l2", precision="fp16", eps=2.0**-10, implementation=replace(PURE, variance="one-pass"))
     assert got.output.tolist() == [[-16.0, 16.0]]
     two = emulate(x, "layer-l2", precision="fp16", eps=2.0**-10)
-    assert two.output.tolist() == [[-0.99853515625, 0.99853515625]]
+    assert two.output.tolist() == [[-0.998046875, 0.998046875]]  # 0.5 * 1.99609375
 
 
 def test_a_negative_one_pass_variance_is_clamped_or_not():
@@ -763,7 +781,8 @@ def test_the_format_of_running_statistics(form):
     for channel in range(2):
         model = Model("float16", {"running": form}, careful=True)
         row = x[:, channel].reshape(-1).tolist()
-        model.row(0, row, "l2", True, eps=1e-5, running=(mean[channel], var[channel], 0.1))
+        stored = rounded(mean[channel], oracle.target("float16"))[0], rounded(var[channel], oracle.target("float16"))[0]
+        model.row(0, row, "l2", centred=True, eps=1e-5, running=(*stored, 0.1))
         assert (got.running_mean[channel], got.running_var[channel]) == model.running
     step = next(s for s in got.steps if s.step == "running-update")
     assert (step.format, step.operations) == (form, 2 * (1 + 3 + 3))
@@ -771,8 +790,8 @@ def test_the_format_of_running_statistics(form):
 
 @pytest.mark.parametrize(("params", "form"), [("half", "float16"), ("autocast", "float32"), ("stored", "float64")])
 def test_running_statistics_live_where_the_parameters_do(params, form):
-    x = inputs(8).T.reshape(8, 4)
-    got = emulate(x, "batch-l2", precision="fp16", params=params, running_mean=[0.1] * 4, running_var=[1.1] * 4)
+    running = {"running_mean": [0.1] * 3, "running_var": [1.1] * 3}
+    got = emulate(inputs(8).T, "batch-l2", precision="fp16", params=params, **running)
     assert next(s for s in got.steps if s.step == "running-update").format == form
 
 
@@ -786,7 +805,7 @@ def test_the_residual_is_added_in_its_own_format(form):
     a = Emulated(machine, 3, 11)
     y = forward(a, Elements.of(x, format_named("fp16")), problem, how).y.part(0)
     target = oracle.target("float16" if form == "io" else form)
-    added = np.array([[rounded(p + q, target)[0] for p, q in zip(u, v, strict=True)] for u, v in zip(x, r, strict=True)])
+    added = np.array([rounded(v, target)[0] for v in (x + r).ravel().tolist()]).reshape(x.shape)
     want = emulate(added, "layer-l2", precision="fp16").output
     oracle.assert_same(np.asarray(y).ravel(), want.ravel())
     assert list(a.steps)[:2] == ["residual", "load"]
@@ -860,8 +879,8 @@ def test_each_kind_of_event_by_hand():
 @pytest.mark.parametrize("mode", ["toward-zero", "up", "down"])
 @pytest.mark.parametrize("implementation", GENERIC)
 def test_directed_rounding(implementation, mode):
+    wanted = {"careful": True, "rounding": {"rounding": mode}}
     for n in (2, 13, 67):
-        wanted = {"careful": True, "rounding": {"rounding": mode}}
         compare(inputs(n), "layer-l2", "float16", implementation, GENERIC[implementation], **wanted)
     compare(inputs(13), "layer-l1", "bfloat16", implementation, GENERIC[implementation], **wanted)
 
@@ -869,15 +888,17 @@ def test_directed_rounding(implementation, mode):
 @pytest.mark.parametrize("flush", [{"ftz": True}, {"daz": True}, {"ftz": True, "daz": True}], ids=str)
 @pytest.mark.parametrize("implementation", ["pure", "pure-scaled", "wide-sum"])
 def test_flushing(implementation, flush):
-    x = inputs(33) * np.array([[1e-3], [1.0], [1.0], [1.0]], np.float32)
+    x = inputs(33) * np.array([[1.0], [1e-4], [1.0]], np.float32)
+    wanted = {"careful": True, "rounding": flush, "eps": 1e-3}
     for name in ("layer-l2", "layer-l1"):
-        got, _ = compare(x, name, "float16", implementation, GENERIC[implementation], careful=True, rounding=flush)
-    assert any(s.underflow for s in got.steps)
+        got, _ = compare(x, name, "float16", implementation, GENERIC[implementation], **wanted)
+        plain = emulate(x, name, precision="fp16", implementation=implementation, eps=1e-3)
+        assert got.steps != plain.steps
 
 
 def test_flushing_with_directed_rounding():
-    x = inputs(33) * np.float32(1e-2)
-    wanted = {"careful": True, "rounding": {"ftz": True, "daz": True, "rounding": "up"}}
+    x = inputs(33)[:2] * np.float32(1e-2)
+    wanted = {"careful": True, "rounding": {"ftz": True, "daz": True, "rounding": "up"}, "eps": 1e-4}
     compare(x, "layer-l2", "float16", "pure", {}, **wanted)
 
 
@@ -909,18 +930,13 @@ def test_stochastic_rounding_leaves_exact_results_alone():
     for implementation in GENERIC:
         got = emulate(x[:1], "layer-l2", eps=0.0, implementation=implementation, **STOCHASTIC).output
         assert got.tolist() == x[:1].tolist(), implementation
-    got = emulate(x, "rms", eps=27.0, implementation="pure", **STOCHASTIC).output  # mean squares 1 and 9
-    assert got[1].tolist() == [0.5, -0.83349609375, 0.1666259765625, 0.1666259765625] or np.allclose(got[1], x[1] / 6, rtol=2e-3)
+    got = emulate(x[1:], "rms", eps=7.0, **STOCHASTIC).output  # mean square 9
+    assert got.tolist() == (x[1:] / 4).tolist()
 
 
-def stochastic_machine(seed=7, **formats):
-    table = dict.fromkeys(PURE.machine(format_named("fp16"), format_named("fp16"), Rounding()).formats, format_named("fp16"))
-    table |= {name: format_named(form) for name, form in formats.items()}
-    return replace_rounding(PURE.machine(format_named("fp16"), format_named("fp16"), Rounding()), table, seed)
-
-
-def replace_rounding(machine, formats, seed):
-    return dataclasses.replace(machine, formats=formats, rounding=Rounding("stochastic", seed=seed))
+def stochastic_machine(seed=7):
+    half = format_named("fp16")
+    return PURE.machine(half, half, Rounding("stochastic", seed=seed))
 
 
 def test_stochastic_rounding_takes_a_neighbour_with_the_right_frequency():
@@ -954,10 +970,10 @@ def test_every_stochastic_operation_rounds_to_a_neighbour():
     for operation in ("add", "multiply", "divide"):
         other = Elements.of(np.roll(x, 1, axis=1), format_named("fp16"))
         got = np.asarray(getattr(a, operation)("center", loaded, other).part(0), np.float64)
-        for u, v, r in zip(x.ravel().tolist(), np.roll(x, 1, axis=1).ravel().tolist(), got.ravel().tolist(), strict=True):
+        operands = x.ravel(), np.roll(x, 1, axis=1).ravel()
+        for u, v, r in np.stack([*operands, got.ravel()], axis=1).tolist():
             value = oracle.apply(operation, u, v)
             below, above = (oracle.round_exact(value, form, mode) for mode in ("down", "up"))
             assert r in (below, above), (operation, u, v)
     total = a.sum("sum", loaded).data[:, 0]
-    assert np.all(np.abs(total - x.sum(axis=1)) < 400 * 2.0**-10 * 4)
-    assert isinstance(Fraction(total[0]), Fraction)
+    assert np.all(np.abs(total - x.sum(axis=1)) < 44 * 32 * 2.0**-10)  # an ulp, up to 32, for each addition of a chain

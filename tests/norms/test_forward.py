@@ -155,9 +155,7 @@ def test_batch_norm_in_evaluation_is_torchs(given, shape):
     want = F.batch_norm(t(x), t(mean), t(var), t(w), t(b), training=False, eps=0.37).numpy()
     got, _ = exact(x, "batch-l2", weight=w, bias=b, eps=0.37, running=(mean, var))
     np.testing.assert_allclose(got, want, **TIGHT)
-    public = in_float64(
-        x, "batch-l2", weight=w, bias=b, eps=0.37, running_mean=mean, running_var=var, mode="eval"
-    )
+    public = in_float64(x, "batch-l2", weight=w, bias=b, eps=0.37, running_mean=mean, running_var=var, mode="eval")
     np.testing.assert_allclose(public, want, **TIGHT)
 
 
@@ -172,7 +170,14 @@ def test_running_statistics_are_updated_as_torchs(shape, momentum):
     np.testing.assert_allclose(out.running[0].data[:, 0], new_mean.numpy(), **TIGHT)
     np.testing.assert_allclose(out.running[1].data[:, 0], new_var.numpy(), **TIGHT)
     public = emulate(
-        x, "batch-l2", precision="fp64", params="stored", eps=0.37, running_mean=mean, running_var=var, momentum=momentum
+        x,
+        "batch-l2",
+        precision="fp64",
+        params="stored",
+        eps=0.37,
+        running_mean=mean,
+        running_var=var,
+        momentum=momentum,
     )
     np.testing.assert_allclose(public.output, want, **TIGHT)
     np.testing.assert_allclose(public.running_mean, new_mean.numpy(), **TIGHT)
@@ -271,7 +276,9 @@ def test_topk_takes_k_elements_or_all_there_are(run, k):
     x = noise(4, 23)
     for kind, tolerance in (("exact", 1e-9), ("paper", 1e-12)):
         got = run(x, "layer-topk", k=k, kind=kind, eps=0.3)
-        np.testing.assert_allclose(got, written_out(x, "topk", centred=True, eps=0.3, kind=kind, k=k), rtol=tolerance, atol=1e-12)
+        np.testing.assert_allclose(
+            got, written_out(x, "topk", centred=True, eps=0.3, kind=kind, k=k), rtol=tolerance, atol=1e-12
+        )
 
 
 def test_eps_goes_under_the_root_of_l2_and_onto_every_other_statistic():
@@ -372,7 +379,8 @@ def test_the_mean_of_more_elements_than_a_part_has(implementation):
 
 
 VARIANTS = {
-    **{f"variance {v}": {"variance": v} for v in ("one-pass", "one-pass-clamped", "shifted", "welford", "chunked-welford")},
+    **{f"variance {v}": {"variance": v} for v in ("one-pass", "one-pass-clamped", "shifted")},
+    **{f"variance {v}": {"variance": v} for v in ("welford", "chunked-welford")},
     **{f"division {d}": {"division": d} for d in ("multiply", "prescale")},
     **{f"division {d}, fused": {"division": d, "fused": True} for d in ("divide", "multiply", "prescale")},
     **{f"root {r}": {"root_form": r} for r in ("rsqrt", "divide")},
