@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from normcheck.arithmetic import online
 from normcheck.arithmetic.arithmetic import Arithmetic, V
 from normcheck.arithmetic.elementwise import elementwise, mix, require_subnormals
 from normcheck.arithmetic.events import Events, no_events
-from normcheck.arithmetic.formats import Format, holds
+from normcheck.arithmetic.formats import FLOAT32, Format, holds
 from normcheck.arithmetic.rounding import NEAREST, Rounding, carried_by_float32, general_constants
 from normcheck.arithmetic.summation import summation
 from normcheck.arithmetic.values import Array, Elements, PerRow, Value, product_degree
@@ -41,33 +42,42 @@ class StepRecord:
 class Machine:
     """What a run computes with: the format of each step, the orders of its sums, and the rounding.
 
-    formats: step name -> format. orders: name of the summing step -> order. unbounded: no overflow and no
-    underflow happens (the exponent range is float64's): what headroom is measured with.
+    formats: step name -> format. orders: name of the summing step -> order. magnitudes_only: results are wanted for
+    their size alone, so float32 may carry formats whose subnormals it would round twice.
     """
 
     formats: Mapping[str, Format]
     orders: Mapping[str, Order]
     rounding: Rounding = NEAREST
+    magnitudes_only: bool = False
 
-    @property
+    @functools.cached_property
     def fast(self) -> bool:
         """Whether float32 carries all that happens to elements."""
+        if self.magnitudes_only:
+            return all(form.emax <= FLOAT32.emax for form in self.formats.values())
         forms = {form for step, form in self.formats.items() if step not in _ROW_STEPS}
         return all(carried_by_float32(form, self.rounding) for form in forms)
 
     def unbounded(self) -> Machine:
-        """The same with unbounded exponents: nothing overflows, nothing underflows, precision as before."""
+        """The same with exponents so wide that nothing overflows, precision as before: for magnitudes."""
         formats = {step: _unbounded(form) for step, form in self.formats.items()}
-        return Machine(formats, self.orders, dataclasses.replace(self.rounding, ftz=False, daz=False))
+        return Machine(formats, self.orders, NEAREST, magnitudes_only=True)
+
+
+_NARROW_PRECISION = 11
+"""Up to float16's precision, formats of fewer exponent bits than float32 have their sums and squares inside float32."""
 
 
 def _unbounded(form: Format) -> Format:
+    """The format with a wider exponent: float32's where that is wide enough, else half of float64's."""
     if form.name == "float64":
         return form
-    # emin = -499, emax = 522: inside float64, with room for products
     name = f"{form.name}, unbounded"
+    narrow = form.exponent_bits < FLOAT32.exponent_bits and form.precision <= _NARROW_PRECISION
+    wide, bias = (FLOAT32.exponent_bits, FLOAT32.bias) if narrow else (10, 500)
     return dataclasses.replace(
-        form, name=name, exponent_bits=10, bias=500, infinities=True, nan="ieee", overflow="ieee"
+        form, name=name, exponent_bits=wide, bias=bias, infinities=True, nan="ieee", overflow="ieee"
     )
 
 

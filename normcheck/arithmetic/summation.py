@@ -141,7 +141,8 @@ class _Lanes(Summation):
         suspect = np.zeros(len(terms), np.uint8)
         constants = fast_constants(self.form, self.rounding)
         sums.fast_lanes(terms, self.acc, constants, self.events.counts, self.events.extremes, suspect)
-        for row in np.flatnonzero(suspect).tolist():
+        live = suspect.astype(bool) & np.isfinite(before).any(axis=1)  # an infinite sum has no more overflows
+        for row in np.flatnonzero(live).tolist():
             self._recount(terms[row : row + 1], before[row : row + 1], row)
 
     def _general(

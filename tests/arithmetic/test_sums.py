@@ -14,6 +14,7 @@ import oracle
 import pytest
 from oracle import target
 
+from normcheck.arithmetic.events import FLAG_NAMES
 from normcheck.arithmetic.operations import summed
 from normcheck.arithmetic.orders import DEFAULT_BLOCK, DEFAULT_LANES, ORDERS, order_named
 from normcheck.arithmetic.values import PART
@@ -208,13 +209,16 @@ def test_sums_and_their_events_are_the_models(order, name, settings):
         for kind in kinds:
             rows = 1 + index % 3
             x = terms(form, rng, rows, n, kind)
-            model = Model(form, settings)
-            expected = [model.sum(row, order) for row in x.tolist()]
+            models = [Model(form, settings) for _ in range(rows)]
+            expected = [model.sum(row, order) for model, row in zip(models, x.tolist(), strict=True)]
             outcome = summed(x, format=name, order=order, **settings)
             label = f"{order} {name} {settings} {kind} n={n} rows={rows}"
             oracle.assert_same(outcome.result, expected, label=label)
             counts = {event: getattr(outcome.events, event) for event in EVENTS}
-            assert counts == model.counts, label
+            assert counts == {event: sum(model.counts[event] for model in models) for event in EVENTS}, label
+            for event, flag in FLAG_NAMES.items():
+                rows_affected = [bool(model.counts[event]) for model in models]
+                assert ((outcome.events.flags & flag) > 0).tolist() == rows_affected, (label, event)
 
 
 @pytest.mark.parametrize("order", ["sequential", "pairwise", "lanes(3)", "kahan"])
