@@ -158,8 +158,8 @@ def fenced(text: str, language: str = "text") -> str:
 
 
 def math(formula: str) -> str:
-    """Return a formula as code: Markdown would take its asterisks and bars for its own."""
-    return code(formula)
+    """Return a formula as code: Markdown would take its asterisks for its own."""
+    return code(formula.replace("`", ""))
 
 
 # --------------------------------------------------------------------------------------- what the program prints
@@ -271,7 +271,7 @@ def format_facts() -> str:
 
 
 def _threshold(form: Any) -> str:
-    value = form.overflow_threshold
+    value = min(form.overflow_threshold, sys.float_info.max)  # float64's own threshold is no float64
     text = number(value) if len(number(value)) < 9 else figure(value)
     return text if form.threshold_overflows else f"above {text}"
 

@@ -99,6 +99,8 @@ def _exact_fma(a: Any, b: Any, c: Any) -> tuple[Any, Any]:
     if not np.isfinite(p) or not np.isfinite(c):
         return p + c, 0.0
     s, e1 = _two_sum(p, c)
+    if tail == 0.0:  # the rest would turn a sum of -0 into +0
+        return s, e1
     t, e2 = _two_sum(e1, tail)
     s2, e3 = _two_sum(s, t)
     return s2, e3 if e3 != 0.0 else e2

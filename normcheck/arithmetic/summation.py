@@ -122,19 +122,34 @@ class _Lanes(Summation):
     """Lanes, merged by a tree or serially; one lane for a sequential sum."""
 
     def _start(self) -> None:
-        width = self.order.width or 1
-        self.turned = (
-            width == 1 and self.rows > 1
-        )  # rows side by side as lanes: vector units serve a sequential sum too
-        self.acc = np.zeros((1, self.rows) if self.turned else (self.rows, width), self._dtype)
+        self.width = self.order.width or 1
+        self.turned = self.width == 1 and self.rows > 1  # rows as lanes: vector units serve a sequential sum too
+        self.acc = np.zeros((1, self.rows) if self.turned else (self.rows, self.width), self._dtype)
+        self.seen, self.rest = 0, [np.empty((self.rows, 0), self._dtype)] * 2
 
     def _take(self, x: Array, y: Array | None) -> None:
         self.events.operations += x.size
         self._weigh(x if y is None else np.multiply(x, y, dtype=np.float64))
+        self.seen += x.shape[1]
+        if self.rest[0].shape[1] or (x.shape[1] % self.width and self.seen < self.n):
+            x, y = self._aligned(x, y)
+        self._accumulate(x, y)
+
+    def _aligned(self, x: Array, y: Array | None) -> tuple[Array, Array | None]:
+        """Whole runs of all lanes, what is over kept for the next part: element i goes to lane i mod W wherever it is."""
+        out: list[Array] = []
+        for place, operand in enumerate((x,) if y is None else (x, y)):
+            joined = np.concatenate([self.rest[place], operand], axis=1)
+            end = joined.shape[1] if self.seen == self.n else joined.shape[1] // self.width * self.width
+            out.append(joined[:, :end])
+            self.rest[place] = joined[:, end:].copy()
+        return out[0], None if y is None else out[1]
+
+    def _accumulate(self, x: Array, y: Array | None) -> None:
         if self.turned:
             x = np.ascontiguousarray(x.T).reshape(1, -1)
             y = None if y is None else np.ascontiguousarray(y.T).reshape(1, -1)
-        if not self.fast or y is not None:
+        if not self.fast or self.rounding.ftz or y is not None:  # the fast kernel knows no underflow: sums have none
             self.acc = self._general(x, y, self.acc, self.events.counts).astype(self._dtype)
             return
         terms, before = np.ascontiguousarray(x, dtype=np.float32), self.acc.copy()
@@ -313,6 +328,6 @@ def block_sizes(n: int, largest: int) -> NDArray[np.int64]:
     Equal where a divisor of n allows it with at most twice as many blocks as needed; else nearly equal, larger first.
     """
     fewest = -(-n // largest)
-    count = next((c for c in range(fewest, min(2 * fewest, n) + 1) if n % c == 0), fewest)
+    count = next((c for c in range(fewest, min(2 * fewest, n - 1) + 1) if n % c == 0), fewest)
     small, larger = divmod(n, count)
     return np.repeat(np.array([small + 1, small], np.int64), [larger, count - larger])

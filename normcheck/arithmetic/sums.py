@@ -13,6 +13,7 @@ import numpy as np
 from normcheck.arithmetic.general import _record, _uniform, general_step
 from normcheck.arithmetic.kernels import (
     _ABS,
+    _INF,
     _MOST,
     _NOUGHT,
     _ONE,
@@ -50,7 +51,7 @@ def _fast_lane_steps(x: Any, steps: Any, acc: Any, k: Any, big: Any, least: Any,
             least[j] = b if b < least[j] else least[j]
             below[j] = np.uint32(below[j] + (_ONE if b < subnormal else _NOUGHT))
             r = np.uint32(_fast_round(a, k) | np.uint32(s & _SIGN))
-            same = (r == before) & (term != np.float32(0))
+            same = (r == before) & (term != np.float32(0)) & (np.uint32(before & _ABS) < _INF)
             absorbed[j] = np.uint32(absorbed[j] + (_ONE if same else _NOUGHT))
             acc[j] = r
         base = np.uintp(base + np.uintp(acc.size))

@@ -17,13 +17,13 @@ from normcheck.arithmetic.rounding import round_to
 from normcheck.errors import UsageError
 
 TABLE = tuple(name for name, form in oracle.SPECIFIED.items() if form.bits <= 16)
-USER = ("e2m1", "e3m2", "e4m3", "e3m4", "e5m1", "e9m1", "e9m4", "e2m13", "e3m12", "e6m9", "e7m8")
+USER = ("e2m1", "e3m2", "e4m3", "e3m4", "e5m1", "e9m1", "e9m4", "e2m13", "e6m9")
 WIDE = ("tf32", "float32", "e8m15", "e5m23", "e9m23", "e2m23")
 NO_FLUSH = FLUSHES[0]
 CONFIGURATIONS = tuple(
     dict.fromkeys(
         [(mode, policy, 0) for mode in MODES for policy in POLICIES]
-        + [(mode, policy, flush) for mode in MODES for policy in ("ieee", "saturate") for flush in range(4)]
+        + [(mode, policy, flush) for mode in MODES for policy in ("ieee",) for flush in range(4)]
     )
 )
 FLOAT32_LIMIT = float(np.finfo(np.float32).max)
@@ -57,7 +57,7 @@ def test_every_code_midpoint_and_neighbour(name, probes):
     check(name, probes(form), lambda x: oracle.between_codes(x, form))
 
 
-def code_samples(form, rng, n=300):
+def code_samples(form, rng, n=200):
     """Codes where things happen, and random ones, of formats with too many codes to list."""
     normal, last = 2**form.mantissa_bits, form.largest_code
     edges = [

@@ -276,12 +276,11 @@ LONG = {
 }
 
 
-@pytest.mark.parametrize("rows", [1, 3])
-@pytest.mark.parametrize("n", [1000, PART - 1, PART, PART + 1, 2 * PART + 12345])
+@pytest.mark.parametrize(("n", "rows"), [(1000, 3), (PART + 1, 1), (2 * PART + 12345, 2)])
 @pytest.mark.parametrize("order", LONG)
 def test_long_sums_are_those_of_float16(order, n, rows):
     rng = np.random.default_rng(82)
-    for x in (rng.standard_normal((rows, n)), rng.random((rows, n)), rng.random((rows, n)) * 2000):
+    for x in (rng.standard_normal((rows, n)), rng.random((rows, n)) * 2000):
         half = x.astype(np.float16)
         half[np.abs(half) < 2.0**-14] = 1
         with np.errstate(over="ignore"):
