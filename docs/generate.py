@@ -24,7 +24,6 @@ import typer
 
 import normcheck
 from normcheck.analysis.engine import BLOCK
-from normcheck.analysis.rules import Rule
 from normcheck.analysis.safe_scale import FARTHEST, RESOLUTION
 from normcheck.analysis.thresholds import DEFAULTS
 from normcheck.analysis.totals import EPS_DOMINATES, WORST_KEPT
@@ -44,6 +43,7 @@ from normcheck.render.schema import schema
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from normcheck.analysis.rules import Rule
     from normcheck.norms.implementations import Implementation
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -331,7 +331,8 @@ def implementations() -> str:
     heads = [(f"**{r.name}**", r.title) for r in rows]
     fields = [f.name for f in dataclasses.fields(rows[0]) if f.name not in ("name", "title")]
     body = [(code(name), *(_field(row, name) for row in rows)) for name in fields]
-    return f"{table(('implementation', 'what it is'), heads)}\n\n{table(('field', *(code(r.name) for r in rows)), body)}"
+    named = table(("field", *(code(r.name) for r in rows)), body)
+    return f"{table(('implementation', 'what it is'), heads)}\n\n{named}"
 
 
 def _field(row: Implementation, name: str) -> str:

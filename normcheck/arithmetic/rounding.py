@@ -194,8 +194,8 @@ def round_to(
     form = format if isinstance(format, Format) else format_named(format)
     values = np.asarray(x)
     settings = Rounding(rounding, overflow, ftz, daz, seed)
-    if values.dtype != np.float32:
-        values = values.astype(np.float64, copy=False)
-    out = operations.rounded(values, form, settings)
-    keep32 = values.dtype == np.float32 and holds(FLOAT32, form)
-    return out.astype(np.float32 if keep32 else np.float64, copy=False)
+    single = values.dtype.kind == "f" and values.dtype.itemsize == np.float32().itemsize
+    with np.errstate(invalid="ignore"):  # casting a signalling NaN raises the flag; it is a NaN all the same
+        out = operations.rounded(values.astype(np.float32 if single else np.float64, copy=False), form, settings)
+        kind = np.float32 if single and holds(FLOAT32, form) else np.float64
+        return out.astype(kind, copy=False)

@@ -136,7 +136,7 @@ class _Lanes(Summation):
         self._accumulate(x, y)
 
     def _aligned(self, x: Array, y: Array | None) -> tuple[Array, Array | None]:
-        """Whole runs of all lanes, what is over kept for the next part: element i goes to lane i mod W wherever it is."""
+        """Whole runs of all lanes; the rest waits for the next part: element i goes to lane i mod W in any part."""
         out: list[Array] = []
         for place, operand in enumerate((x,) if y is None else (x, y)):
             joined = np.concatenate([self.rest[place], operand], axis=1)
