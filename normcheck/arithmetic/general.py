@@ -55,6 +55,8 @@ def flushes_subnormals(tiny: float) -> bool:
     return tiny * 0.5 == 0.0
 
 
+_TINY, _HUGE = 2.0**-960, 1.7976931348623157e308
+"""Stand for results too small and too large for float64: no format but float64 itself has numbers there."""
 _EVEN, _ZERO, _UP, _DOWN, _STOCHASTIC = range(5)
 _GOLDEN, _MIX1, _MIX2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
@@ -96,8 +98,10 @@ def _exact_fma(a: Any, b: Any, c: Any) -> tuple[Any, Any]:
     """a * b + c as a float64 and the sign of what it lacks."""
     p = a * b
     tail = fma(a, b, -p)
-    if not np.isfinite(p) or not np.isfinite(c):
+    if not np.isfinite(p + c):
         return p + c, 0.0
+    if abs(p) < _TINY and a != 0.0 and b != 0.0:
+        p, tail = np.copysign(_TINY, p), 0.0
     s, e1 = _two_sum(p, c)
     if tail == 0.0:  # the rest would turn a sum of -0 into +0
         return s, e1
@@ -194,6 +198,18 @@ def _zero_sum(op: Any, a: Any, b: Any, c: Any, s: Any, mode: Any) -> Any:
 
 
 @jit
+def _within_float64(op: Any, a: Any, b: Any, c: Any, s: Any, e: Any) -> tuple[Any, Any]:
+    """Where float64 itself overflowed or underflowed, a number that narrower formats round as the exact result."""
+    if np.isinf(s):
+        finite = np.isfinite(a) and np.isfinite(b) and np.isfinite(c)
+        by_zero = (op == DIVIDE and b == 0.0) or op == RSQRT
+        return (np.copysign(_HUGE, s), 0.0) if finite and not by_zero else (s, e)
+    if (op == MULTIPLY or op == DIVIDE) and abs(s) < _TINY and a != 0.0 and b != 0.0 and not np.isinf(b):
+        return np.copysign(_TINY, s), 0.0
+    return s, e
+
+
+@jit
 def general_step(op: Any, a: Any, b: Any, c: Any, k: Any, uniform: Any) -> tuple[Any, Any, Any]:
     """One rounded operation: the result, its events as flags (1 << place in the counts), the magnitude before."""
     mode = np.int64(k[4])
@@ -203,10 +219,9 @@ def general_step(op: Any, a: Any, b: Any, c: Any, k: Any, uniform: Any) -> tuple
         c = np.copysign(0.0, c) if abs(c) < k[3] else c
     s, e = _general_operate(op, a, b, c)
     if k[0] == 0:
-        if op == FMA:
-            s = fma(a, b, c)
-        v = s
+        v = fma(a, b, c) if op == FMA else s
     else:
+        s, e = _within_float64(op, a, b, c, s, e)
         v = _zero_sum(op, a, b, c, s, mode) if e == 0.0 else _to_odd(s, e)
     r, over = _general_round(v, k, mode, uniform)
     if k[8] != 0.0 and abs(r) < k[3]:
@@ -233,7 +248,8 @@ def _events(op: Any, a: Any, b: Any, c: Any, v: Any, r: Any, over: Any, k: Any) 
     if over:
         return 1 << OVERFLOW if finite else 0
     if r == 0.0:
-        return 1 << UNDERFLOW if v != 0.0 else 1 << ZERO
+        vanished = (op == MULTIPLY or op == DIVIDE) and a != 0.0 and b != 0.0 and not np.isinf(b)
+        return 1 << UNDERFLOW if v != 0.0 or vanished else 1 << ZERO
     return 1 << SUBNORMAL if abs(r) < k[3] else 0
 
 

@@ -118,17 +118,20 @@ def _fast_small(u: Any, k: Any) -> tuple[Any, Any]:
 
 
 @jit
-def _fast_large(op: Any, a: Any, b: Any, scalar: Any, v: Any, out: Any, limit: Any) -> tuple[Any, Any]:
-    """Overflows of finite operands, and NaN from operands that are not NaN, in a chunk not yet rounded."""
-    over, invalid = 0, 0
+def _fast_large(op: Any, a: Any, b: Any, scalar: Any, v: Any, out: Any, limit: Any) -> tuple[Any, Any, Any]:
+    """Overflows of finite operands, NaN from operands that are not NaN, and the largest magnitude that is no NaN."""
+    over, invalid, largest = 0, 0, np.float32(0)
     for j in range(a.size):
         t = out[j]
         other = np.float32(0) if op in (COPY, ABSOLUTE) else (v if scalar else b[j])
         if np.isnan(t):
             invalid += 1 if not (np.isnan(a[j]) or np.isnan(other)) else 0
-        elif abs(t) >= limit:
+            continue
+        size = abs(t)
+        largest = max(largest, size)
+        if size >= limit:
             over += 1 if np.isfinite(a[j]) and np.isfinite(other) else 0
-    return over, invalid
+    return over, invalid, np.float32(largest).view(np.uint32)
 
 
 @jit
@@ -180,7 +183,6 @@ def fast_elementwise(
             _fast_operate(op, ac, bc, scalar, v, oc)
             u = oc.view(np.uint32)
             big, small = _fast_extremes(u)
-            largest = big if big > largest else largest
             least = small if small < least else least
             if small < safe_least:
                 zeros, subnormal = _fast_small(u, k)
@@ -194,13 +196,14 @@ def fast_elementwise(
                 if lost:
                     flags[i] |= FLAG_UNDERFLOW
             if big >= k[4]:
-                over, invalid = _fast_large(op, ac, bc, scalar, v, oc, limit)
+                over, invalid, big = _fast_large(op, ac, bc, scalar, v, oc, limit)
                 counts[OVERFLOW] += over
                 counts[INVALID] += invalid
                 if over:
                     flags[i] |= FLAG_OVERFLOW
                 if invalid:
                     flags[i] |= FLAG_INVALID
+            largest = big if big > largest else largest
             for j in range(u.size):
                 w = u[j]
                 u[j] = np.uint32(_fast_round(np.uint32(w & _ABS), k) | np.uint32(w & _SIGN))

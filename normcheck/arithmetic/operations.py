@@ -78,7 +78,8 @@ def operate(
 
 def _fits(a: Array, form: Format) -> bool:
     """Whether all values are numbers of the format (infinities and NaN are)."""
-    narrow = a.astype(np.float32)
+    with np.errstate(all="ignore"):
+        narrow = a.astype(np.float32)
     same = bool(np.all((narrow == a) | np.isnan(a)))
     if not same or form == FLOAT32:
         return same and holds(FLOAT32, form)
