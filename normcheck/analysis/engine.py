@@ -61,7 +61,7 @@ class Scaled:
     def draw(self, grouping: Grouping, row_start: int, row_stop: int, start: int, stop: int) -> Array:
         """The source's elements times the factor, in their own type."""
         x = self.source.draw(grouping, row_start, row_stop, start, stop)
-        with np.errstate(over="ignore", under="ignore"):
+        with np.errstate(all="ignore"):
             out: Array = x * x.dtype.type(self.factor)
             return out
 

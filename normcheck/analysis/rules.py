@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from normcheck.analysis.thresholds import DEFAULTS, Thresholds, deviation_severity
 from normcheck.arithmetic.formats import format_named
 from normcheck.arithmetic.rounding import Mode, Rounding, round_to
+from normcheck.norms.table import STATISTICS, Norm, norm_named
 from normcheck.results import Finding, Result, Severity, Step, Verdict
 
 if TYPE_CHECKING:
@@ -103,10 +104,10 @@ def _little_headroom(case: Case) -> Iterator[Hit]:
 
 def _count(case: Case) -> Iterator[Hit]:
     step, n = case.step("count"), case.result.shape.size
-    if step is None or case.result.norm.endswith("topk-uncentred"):  # that one divides by k alone
+    if step is None or case.result.norm.endswith(("topk-uncentred", "weight-l2")):  # those take k, or the root of n
         return
     rounded = float(round_to(float(n), step.format, rounding=_directed(case), seed=case.rounding.seed))
-    if abs(rounded - n) > case.limits.count_error * n:
+    if not abs(rounded - n) <= case.limits.count_error * n:  # also where it is NaN
         yield Hit("count", f"n = {n} becomes {rounded:g} in {step.format}")
 
 
@@ -196,6 +197,8 @@ def _coherent(case: Case) -> Iterator[Hit]:
     if error.gain is None or error.offset is None or case.result.rows.bad:
         return
     unit = format_named(case.result.precision).roundoff
+    if unit <= format_named("float64").roundoff:
+        return  # the reference is no better
     for name, size in (("gain", error.gain), ("offset", error.offset)):
         if abs(size) > case.limits.coherent * unit:
             yield Hit(
@@ -216,7 +219,7 @@ def _eps_dominates(case: Case) -> Iterator[Hit]:
 
 
 _KEEP_WIDE = (
-    "compute this norm's statistics in float32 (implementation `wide`); or --norm {where}-l1 with `pure-scaled`, "
+    "compute this norm's statistics in float32 (implementation `wide`); or --norm {l1} with `pure-scaled`, "
     "which squares nothing"
 )
 
@@ -345,6 +348,12 @@ RULES: tuple[Rule, ...] = (
 )
 
 
+def _absolute_norm(name: str) -> str:
+    """The norm's sibling that squares nothing."""
+    norm = norm_named(name)
+    return Norm(norm.where, STATISTICS["l1"], norm.centred).name
+
+
 def findings_of(case: Case) -> list[Finding]:
     """All findings of a result. What rests on an assumed input alone is at most a warning."""
     result, out = case.result, []
@@ -364,7 +373,7 @@ def findings_of(case: Case) -> list[Finding]:
                     mode=result.mode,
                     step=hit.step,
                     message=hit.message,
-                    fix=(hit.fix or rule.fix).format(where=result.norm.split("-")[0].replace("rms", "layer")),
+                    fix=(hit.fix or rule.fix).format(l1=_absolute_norm(result.norm)),
                     assumed=result.input.assumed,
                 )
             )
@@ -372,8 +381,11 @@ def findings_of(case: Case) -> list[Finding]:
 
 
 def verdict_of(result: Result, findings: list[Finding]) -> Verdict:
-    """`unsafe` with bad rows, `degraded` where an accuracy rule fired above a note, else `ok`."""
-    if result.rows.bad:
+    """`unsafe` with bad rows or any overflow, `degraded` where an accuracy rule fired above a note, else `ok`.
+
+    An overflow that leaves no bad row was saturated: the output is that of a clipped value.
+    """
+    if result.rows.bad or result.overflow.count:
         return "unsafe"
     accuracy = {rule.code for rule in RULES if rule.accuracy}
     fired = any(f.rule in accuracy and f.severity != "note" for f in findings)

@@ -193,7 +193,8 @@ def _plan(common: _Common, norm: Norm, group: Grouping, io: Format, rows: list[I
 def _check_norm(common: _Common, norm: Norm, group: Grouping) -> None:
     if common.mode == "eval" and norm.where != "batch":
         raise UsageError(f"mode eval: {norm.name} has no running statistics, only batch norms do; leave --mode out")
-    if norm.is_weight and common.source.std == 0 and common.source.mean == 0:
+    flat = common.source.std == 0 or common.source.distribution.moments[1] == 0
+    if norm.is_weight and flat and common.source.mean == 0:
         raise UsageError(
             f"{norm.name}: a weight vector of zeros has no direction; give --std or --mean a value other than 0"
         )
@@ -210,19 +211,20 @@ def _parameters(common: _Common, norm: Norm, group: Grouping) -> Parameters:
 
     Weight norm has g = 1; bounded weight norm the rho that the tensor's expected norm gives, ||V||_F / sqrt(N).
     """
+    center, deviation = common.source.distribution.moments
+    mean, std = common.source.mean + common.source.std * center, common.source.std * deviation
     if norm.where == "bounded-weight":
-        spread = math.hypot(common.source.std, common.source.mean)
         power = {"l2": 0.5, "l1": 1.0, "linf": 0.0}[norm.statistic.name]
-        return Parameters(weight=np.array([spread * group.size**power]))
+        return Parameters(weight=np.array([math.hypot(std, mean) * group.size**power]))
     if norm.where == "weight":
         return Parameters(weight=np.ones(group.groups))
     if common.mode == "train":
         return Parameters()
-    spread = common.source.std**2 if norm.statistic.name == "l2" else common.source.std
+    if not math.isfinite(mean + std):
+        raise UsageError(f"mode eval: {common.source.label} has no finite mean and variance; use mode train")
+    spread = std**2 if norm.statistic.name == "l2" else std
     channels = np.ones(group.channels)
-    return Parameters(
-        running_mean=common.source.mean * channels if norm.centred else None, running_statistic=spread * channels
-    )
+    return Parameters(running_mean=mean * channels if norm.centred else None, running_statistic=spread * channels)
 
 
 def _report(

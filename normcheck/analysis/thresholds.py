@@ -44,4 +44,4 @@ def deviation_severity(
         return None
     if relative_rms > limits.deviation and relative_rms > _HOPELESS * ideal:
         return "error"
-    return "warning" if relative_rms > limits.deviation_ideal * ideal and relative_rms > 0 else None
+    return "warning" if 0 < limits.deviation_ideal * ideal < relative_rms else None  # an ideal of 0: float64 itself

@@ -42,7 +42,7 @@ class Arithmetic(ABC):
 
     @abstractmethod
     def sum(self, step: str, x: Elements, y: Elements | None = None) -> PerRow:
-        """Sum of each row (its mean where `sums_are_means`); with y, of the products, added unrounded."""
+        """Sum of each row (its mean where `yields_mean`); with y, of the products, added unrounded."""
 
     @abstractmethod
     def moments(self, mean_step: str, sum_step: str, x: Elements, lanes: int, chunk: int) -> tuple[PerRow, PerRow]:
@@ -52,10 +52,9 @@ class Arithmetic(ABC):
         at the end, by Chan's formula.
         """
 
-    @property
     @abstractmethod
-    def sums_are_means(self) -> bool:
-        """Whether `sum` yields the mean."""
+    def yields_mean(self, step: str) -> bool:
+        """Whether `sum` yields the mean in that step."""
 
     def load(self, x: Elements) -> Elements:
         """Take the input elements in."""

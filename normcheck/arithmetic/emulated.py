@@ -92,6 +92,7 @@ class Emulated(Arithmetic):
         self.steps: dict[str, StepRecord] = {}
         self._fast = machine.fast
         self._dtype = np.float32 if self._fast else np.float64
+        self._rounding = dataclasses.replace(machine.rounding, daz=False)  # operands are flushed by their own format
         self._operation = 0
 
     def _begin(self, step: str, degree: int | None) -> tuple[StepRecord, int]:
@@ -109,17 +110,16 @@ class Emulated(Arithmetic):
         data = elementwise("copy", (np.full((1, 1), value),), form, self.machine.rounding, no_events(1), fast=False)
         return PerRow(data, form, 0)
 
-    @property
-    def sums_are_means(self) -> bool:
-        """Whether sums are means of means."""
-        return all(order.is_mean for order in self.machine.orders.values())
+    def yields_mean(self, step: str) -> bool:
+        """Whether the step's order is a mean of means."""
+        return self.machine.orders[step].is_mean
 
     def sum(self, step: str, x: Elements, y: Elements | None = None) -> PerRow:
         """Sum of each row in the step's order; with y, of products that enter by fused multiply-add."""
         degree = x.degree if y is None else product_degree(x.degree, y.degree)
         record, key = self._begin(step, degree)
         fast = self._fast and _all_in((x,), record.form)
-        n = self.n if x.parts > 1 else x.part(0).shape[1]
+        n = self.n if x.length is None else x.length
         total = summation(
             self.rows,
             n,
@@ -131,7 +131,7 @@ class Emulated(Arithmetic):
             key=key << 8,
         )
         for index in range(x.parts):
-            total.add(x.part(index), None if y is None else y.part(index))
+            total.add(self._array(x, index), None if y is None else self._array(y, index))
         return PerRow(total.finish(), record.form, degree)
 
     def moments(self, mean_step: str, sum_step: str, x: Elements, lanes: int, chunk: int) -> tuple[PerRow, PerRow]:
@@ -148,10 +148,11 @@ class Emulated(Arithmetic):
         for index in range(x.parts):
             part = np.ascontiguousarray(x.part(index), dtype=np.float64)
             online_part(part, state, chunk, *constants, draw, *counters)
-            mean_record.events.operations += 4 * part.size
-            sum_record.events.operations += 2 * part.size
         mean, total = np.empty((self.rows, 1)), np.empty((self.rows, 1))
         online_finish(state, *constants, draw, *counters, mean, total)
+        for record in records:
+            record.events.operations += int(record.events.counts[online.OPERATIONS])
+            record.events.counts[online.OPERATIONS] = 0
         return PerRow(mean, mean_record.form, x.degree), PerRow(total, sum_record.form, squared)
 
     def convert(self, step: str, x: V) -> V:
@@ -174,7 +175,7 @@ class Emulated(Arithmetic):
         two = first_format != record.form and holds(first_format, record.form)
 
         def run(index: int, first: bool, fast: bool) -> Array:
-            arrays = tuple(o.part(index) if isinstance(o, Elements) else self._row_data(o) for o in operands)
+            arrays = tuple(self._array(o, index) for o in operands)
             events = record.events if first else no_events(self.rows)
             draw = (key << 8) + index
             out = arrays
@@ -184,7 +185,7 @@ class Emulated(Arithmetic):
                         operation,
                         arrays,
                         first_format,
-                        self.machine.rounding,
+                        self._rounding,
                         no_events(self.rows),
                         fast=False,
                         key=draw,
@@ -195,7 +196,7 @@ class Emulated(Arithmetic):
                 last,
                 out,
                 record.form,
-                self.machine.rounding,
+                self._rounding,
                 events,
                 fast=fast and not two,
                 key=draw + 1,
@@ -214,10 +215,17 @@ class Emulated(Arithmetic):
             out = run(index, first, fast)
             return out if out.dtype == self._dtype else out.astype(self._dtype)
 
-        out = Elements(compute, whole.parts, record.form, degree)
+        out = Elements(compute, whole.parts, record.form, degree, length=whole.length)
         if whole.parts == 1:
             out.part(0)  # in the order of the program, so that a step's events are there when it is over
         return out
+
+    def _array(self, value: Value, index: int) -> Array:
+        """The numbers of a part, subnormal ones of their own format as zeros where operands are flushed."""
+        data = value.part(index) if isinstance(value, Elements) else self._row_data(value)
+        if not self.machine.rounding.daz or value.form is None:
+            return data
+        return np.where(np.abs(data) < value.form.min_normal, np.copysign(0.0, data), data)
 
     def _row_data(self, value: PerRow) -> Array:
         """One number for each row."""

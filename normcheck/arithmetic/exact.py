@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 class Exact(Arithmetic):
     """float64 throughout: 29 bits more than float32, 42 more than float16. Sums are pairwise (numpy's)."""
 
-    @property
-    def sums_are_means(self) -> bool:
+    def yields_mean(self, step: str) -> bool:  # noqa: ARG002  # in no step
         """Sums are sums."""
         return False
 
@@ -59,7 +58,7 @@ class Exact(Arithmetic):
         def compute(index: int, _first: bool) -> Array:
             return _apply(operation, [o.part(index) if isinstance(o, Elements) else o.data for o in operands])
 
-        return Elements(compute, whole.parts, None, degree)
+        return Elements(compute, whole.parts, None, degree, length=whole.length)
 
 
 _UFUNCS: dict[str, np.ufunc] = {

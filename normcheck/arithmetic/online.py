@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from normcheck.arithmetic.general import _record, _uniform, general_step
-from normcheck.arithmetic.kernels import ADD, DIVIDE, MULTIPLY, SUBTRACT, jit
+import numpy as np
 
+from normcheck.arithmetic.general import _record, _uniform, general_step
+from normcheck.arithmetic.kernels import ABSORBED, ADD, DIVIDE, MULTIPLY, SUBTRACT, jit
+
+OPERATIONS = 5
+"""Place of the operations in a step's counts, which is free there."""
 MEAN, TOTAL, COUNT, WHOLE_MEAN, WHOLE_TOTAL, WHOLE_COUNT = range(6)
 """Planes of the state: the chunk under way, and all chunks of the lane merged so far."""
 
@@ -20,6 +24,9 @@ def _round(op: Any, a: Any, b: Any, k: Any, draw: Any, counts: Any, extremes: An
         draw[1] += 1
     r, events, size = general_step(op, a, b, 0.0, k, uniform)
     _record(events, size, counts, extremes, flags, row)
+    counts[OPERATIONS] += 1
+    if op == ADD and b != 0.0 and r == a and np.isfinite(a):
+        counts[ABSORBED] += 1
     return r
 
 

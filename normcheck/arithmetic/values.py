@@ -36,10 +36,11 @@ class Elements:
 
     A row that fits into one part is computed once and kept; of a longer one every pass computes the parts anew, so
     that memory does not grow with the row; up to `kept` parts are remembered all the same. `compute(index, first)` is
-    told whether it runs for the first time: events are counted then and only then.
+    told whether it runs for the first time: events are counted then and only then. length: elements of a row, where
+    that is not the n of the norm (None).
     """
 
-    __slots__ = ("_compute", "_kept", "_room", "_seen", "degree", "form", "parts")
+    __slots__ = ("_compute", "_kept", "_room", "_seen", "degree", "form", "length", "parts")
 
     def __init__(
         self,
@@ -49,8 +50,10 @@ class Elements:
         degree: int | None = 1,
         *,
         kept: int = 1,
+        length: int | None = None,
     ) -> None:
         self._compute, self.parts, self.form, self.degree = compute, parts, form, degree
+        self.length = length
         self._room = kept if parts <= kept else 0
         self._kept: dict[int, Array] = {}
         self._seen = bytearray(parts)
@@ -61,7 +64,8 @@ class Elements:
     def of(cls, data: Array, form: Format | None = None, degree: int | None = 1) -> Elements:
         """Wrap an array (rows or 1, n) that exists, cut into parts."""
         count = max(1, -(-data.shape[1] // PART))
-        return cls(lambda index, _first: data[:, index * PART : (index + 1) * PART], count, form, degree)
+        length = data.shape[1]
+        return cls(lambda i, _first: data[:, i * PART : (i + 1) * PART], count, form, degree, length=length)
 
     def part(self, index: int) -> Array:
         """Return part `index` as (rows, m)."""

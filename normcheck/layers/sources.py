@@ -176,6 +176,11 @@ def figure(value: float | str) -> str:
     return value if isinstance(value, str) else repr(float(value)).removesuffix(".0")
 
 
+def _standardised(**_parameters: float | str) -> tuple[float, float]:
+    """Mean and deviation of the distributions that are scaled to 0 and 1."""
+    return 0.0, 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class Distribution:
     """A distribution of standard values z.
@@ -188,6 +193,7 @@ class Distribution:
         std: its standard deviation, as text.
         standard: from a `Block` and the parameters as keywords to z, a new float64 array.
         parameters: in the order in which they are written.
+        moments: from the parameters as keywords to the mean and the standard deviation of z, as numbers.
     """
 
     name: str
@@ -197,6 +203,7 @@ class Distribution:
     std: str
     standard: Callable[..., Float64]
     parameters: tuple[Parameter, ...] = ()
+    moments: Callable[..., tuple[float, float]] = _standardised
 
 
 def _uniform(block: Block) -> Float64:
@@ -257,6 +264,20 @@ def _outlier_channels(seed: int, channels: int, fraction: float) -> NDArray[np.b
     return chosen
 
 
+def _lognormal_moments(sigma: float) -> tuple[float, float]:
+    square = sigma * sigma
+    return math.exp(square / 2.0), math.sqrt(math.expm1(square) * math.exp(square))
+
+
+def _student_moments(df: float) -> tuple[float, float]:
+    return (0.0 if df > 1.0 else math.nan), (1.0 if df > 2.0 else math.inf)
+
+
+def _scipy_moments(rv: str, **shapes: float) -> tuple[float, float]:
+    chosen = _scipy_continuous()[rv]
+    return float(chosen.mean(**shapes)), float(chosen.std(**shapes))
+
+
 DISTRIBUTIONS: dict[str, Distribution] = {
     d.name: d
     for d in (
@@ -277,6 +298,7 @@ DISTRIBUTIONS: dict[str, Distribution] = {
                     "df", 4.0, "degrees of freedom: only moments below this order exist", 0.0, low_open=True
                 ),
             ),
+            _student_moments,
         ),
         Distribution(
             "lognormal",
@@ -286,6 +308,7 @@ DISTRIBUTIONS: dict[str, Distribution] = {
             "sqrt((exp(sigma^2) - 1) exp(sigma^2))",
             _lognormal,
             (Parameter("sigma", 1.0, "standard deviation of log z", 0.0, low_open=True),),
+            _lognormal_moments,
         ),
         Distribution(
             "relu-gaussian",
@@ -294,6 +317,7 @@ DISTRIBUTIONS: dict[str, Distribution] = {
             "1/sqrt(2 pi) = 0.3989",
             "sqrt(1/2 - 1/(2 pi)) = 0.5838",
             _relu_gaussian,
+            moments=lambda: (1.0 / math.sqrt(2.0 * math.pi), math.sqrt(0.5 - 0.5 / math.pi)),
         ),
         Distribution(
             "bimodal",
@@ -309,7 +333,8 @@ DISTRIBUTIONS: dict[str, Distribution] = {
             ),
         ),
         Distribution(
-            "constant", "every element is the mean: rows without variance", "0", "0", "0", _constant
+            "constant", "every element is the mean: rows without variance", "0", "0", "0", _constant,
+            moments=lambda: (0.0, 0.0),
         ),
         Distribution(
             "outlier",
@@ -325,6 +350,7 @@ DISTRIBUTIONS: dict[str, Distribution] = {
                 Parameter("scale", 100.0, "standard deviation of the outliers", 0.0),
                 Parameter("of", "elements", "what is an outlier", choices=("elements", "channels")),
             ),
+            lambda fraction, scale, of: (0.0, math.sqrt(1.0 + fraction * (scale**2 - 1.0))),  # noqa: ARG005
         ),
     )
 }
@@ -357,6 +383,7 @@ def _from_scipy(name: str) -> Distribution | None:
         f"scipy.stats.{name}.std({arguments})",
         functools.partial(_scipy_quantile, name),
         tuple(Parameter(shape, None, "shape parameter") for shape in names),
+        functools.partial(_scipy_moments, name),
     )
 
 
@@ -389,6 +416,11 @@ class Configured:
     def standard(self, block: Block) -> Float64:
         """Return the standard values z of the block's elements."""
         return self.distribution.standard(block, **dict(self.parameters))
+
+    @property
+    def moments(self) -> tuple[float, float]:
+        """Mean and standard deviation of z; NaN or infinite where it has none."""
+        return self.distribution.moments(**dict(self.parameters))
 
     def __str__(self) -> str:
         text = _arguments_text(dict(self.parameters))

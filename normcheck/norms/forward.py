@@ -248,7 +248,7 @@ def _absolute_sum(a: Arithmetic, v: Elements) -> PerRow:
 
 
 def _times_count(a: Arithmetic, x: PerRow, count: float) -> PerRow:
-    return a.multiply("count", x, a.constant("count", count)) if a.sums_are_means else x
+    return a.multiply("count", x, a.constant("count", count)) if a.yields_mean("sum") else x
 
 
 _P_NORMS: dict[str, Callable[[Arithmetic, Elements], PerRow]] = {

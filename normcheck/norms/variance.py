@@ -34,7 +34,7 @@ def mean_of(
     unless given.
     """
     count = float(a.n if n is None else n)
-    if a.sums_are_means:
+    if a.yields_mean(sum_step):
         return a.convert(mean_step, a.sum(sum_step, x, y))
     if how.division == "prescale":
         inverse = a.divide("count", a.constant("count", 1.0), a.constant("count", count))
@@ -100,7 +100,7 @@ def _chunked_welford(a: Arithmetic, x: Elements, centred: bool, how: Implementat
 
 
 def _online(a: Arithmetic, x: Elements, centred: bool, how: Implementation, chunk: int) -> Moments:
-    mean, total = a.moments("mean", "sum", x, how.order.width if chunk else 1, chunk)
+    mean, total = a.moments("mean", "sum", x, max(how.order.width, 1) if chunk else 1, chunk)
     n = a.convert("count", PerRow(np.full((1, 1), float(a.n)), None, 0))
     variance = a.divide("variance", total, n, within="sum")
     if centred:

@@ -30,11 +30,11 @@ SMALL = (
     "e3m4",
     "e4m3",
 )
-WIDE = ("float16", "bfloat16", "tf32", "float32", "e8m15", "e6m9", "e9m4", "e9m23", "e2m23")
+WIDE = ("float16", "bfloat16", "tf32", "float32", "e8m15", "e6m9", "e5m11", "e9m4", "e9m23", "e2m23")
 MOST = ("tf32", "float32", "e8m15", "e6m9")
 """No foreign library checks these in directed modes, and but for float32 none at all: they get the most pairs."""
-OPERATIONS = (*BINARY, "sqrt", "fma")
-ARITY = dict.fromkeys(BINARY, 2) | {"sqrt": 1, "fma": 3}
+OPERATIONS = (*BINARY, "sqrt", "rsqrt", "fma")
+ARITY = dict.fromkeys(BINARY, 2) | {"sqrt": 1, "rsqrt": 1, "fma": 3}
 CONFIGURATIONS = tuple(
     [(mode, policy, FLUSHES[0]) for mode in MODES for policy in POLICIES]
     + [(mode, "ieee", flush) for mode in MODES for flush in FLUSHES[1:]]
@@ -142,7 +142,7 @@ def check_by_fractions(operation, operands, name, configurations=CONFIGURATIONS)
     places = {}
     for key, seen, values in variants(operation, operands, form):
         special = np.array([value if isinstance(value, float) else 1.0 for value in values])
-        by_zero = np.isinf(special) & np.isfinite(seen[0]) & (operation == "divide")
+        by_zero = np.isinf(special) & np.isfinite(seen[0]) & (operation in {"divide", "rsqrt"})
         places[key] = (oracle.between_ratios(values, form), np.isnan(special), special == 0, by_zero)
     for mode, policy, flush in configurations:
         check(operation, operands, name, *places[mode == "down", flush["daz"]], (mode, policy, flush))
@@ -261,7 +261,8 @@ def pairs(form, n, seed):
     middle = form.bias * unit
     for x in (a, b):  # about 1, where products and quotients neither overflow nor underflow
         x[:] = np.where(kind == 3, np.clip(middle + rng.integers(-4 * unit, 4 * unit, n), 1, form.largest_code), x)
-    half_ulp = np.maximum(a - a % unit - (form.mantissa_bits + 1) * unit, 0) + rng.choice([0, 0, 1, unit // 2], n)
+    half_ulp = np.maximum(a - a % unit - (form.mantissa_bits + 1) * unit, 0) + rng.choice([0, -1, 1, unit // 2], n)
+    half_ulp = np.maximum(half_ulp, 0)
     b = np.where(kind == 4, half_ulp, b)
     b = np.where(
         kind == 5,
@@ -313,6 +314,28 @@ def test_hundreds_of_thousands_of_bfloat16_pairs_in_directed_modes(mode, operati
     check_by_codes(operation, operands, "bfloat16", (mode, "ieee", FLUSHES[0]))
 
 
+@pytest.mark.parametrize("operation", ["multiply", "divide"])
+@pytest.mark.parametrize("name", ["tf32", "e8m9", "e8m8", "bfloat16"])
+def test_products_and_quotients_among_subnormals_that_float32_rounds_twice(name, operation):
+    form = target(name)
+    unit = 2**form.mantissa_bits
+    a, b = (grid.ravel() / unit for grid in np.meshgrid(np.arange(unit, 2 * unit), np.arange(unit, 2 * unit)))
+    exact = a * b if operation == "multiply" else a / b
+    quantum = float(form.magnitude(1))
+    found = []
+    for exponent in range(form.emin - form.mantissa_bits, form.emin):
+        value = np.ldexp(exact, exponent)
+        twice = np.rint(value.astype(np.float32) / np.float64(quantum))
+        wrong = np.flatnonzero(twice != np.rint(value / quantum))[:2000]
+        near = wrong if len(wrong) else np.arange(0, len(a), 499)  # else a sample
+        half = exponent // 2
+        other = exponent - half if operation == "multiply" else half - exponent
+        found.append((np.ldexp(a[near], half), np.ldexp(b[near], other), np.full(len(near), len(wrong))))
+    left, right, counts = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    assert counts.any() == (operation == "multiply" and name in {"tf32", "e8m9"})
+    check_by_codes(operation, [left, right], name, ("nearest-even", "ieee", FLUSHES[0]))
+
+
 # --------------------------------------------------------------------------- every format against Fractions
 
 
@@ -322,10 +345,11 @@ def test_pairs_agree_with_fractions(name, operation):
     check_by_fractions(operation, pairs(target(name), 10_000 if name in MOST else 3000, 40), name)
 
 
+@pytest.mark.parametrize("operation", ["sqrt", "rsqrt"])
 @pytest.mark.parametrize("name", WIDE)
-def test_square_roots_agree_with_fractions(name):
-    a, _ = pairs(target(name), 4000, 50)
-    check_by_fractions("sqrt", [np.where(np.arange(len(a)) % 8, np.abs(a), a)], name)
+def test_square_roots_agree_with_fractions(name, operation):
+    a, _ = pairs(target(name), 3000, 50)
+    check_by_fractions(operation, [np.where(np.arange(len(a)) % 8, np.abs(a), a)], name)
 
 
 def triples(form, n, seed):
@@ -411,7 +435,10 @@ def test_operands_finer_than_the_format_are_not_rounded_first(name, operation):
     for _ in range(ARITY[operation]):
         whole = 1 + rng.integers(0, 8, n) * 2.0**-p
         operands.append(whole + rng.choice([0, 0, 1, -1], n) * np.exp2(-rng.integers(p, 53, n)))
-    operands[-1] *= np.exp2(rng.integers(-2 * p, 3, n)) * (rng.choice([-1, 1], n) if operation != "sqrt" else 1)
+    operands[-1] *= np.exp2(rng.integers(-2 * p, 3, n)) * (rng.choice([-1, 1], n) if len(operands) > 1 else 1)
+    if operation == "rsqrt":  # results a hair off the midpoints and numbers of the format
+        near = (1 + rng.integers(0, 2**p, n) * 2.0**-p) ** -2.0 * np.exp2(2 * rng.integers(-3, 3, n))
+        operands[0][: n // 2] = (near + rng.integers(-3, 4, n) * np.spacing(near))[: n // 2]
     check_by_fractions(operation, operands, name)
 
 
@@ -449,7 +476,7 @@ def test_large_operands_raise_no_warning():
     assert operate("add", 1e300, 1.0, format="fp16").result == math.inf
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", [name for name in OPERATIONS if name != "rsqrt"])
 def test_float64_is_native(operation):
     rng = np.random.default_rng(72)
     n = 20_000 if operation != "fma" else 3000

@@ -17,7 +17,7 @@ from normcheck.arithmetic.rounding import round_to
 from normcheck.errors import UsageError
 
 TABLE = tuple(name for name, form in oracle.SPECIFIED.items() if form.bits <= 16)
-USER = ("e2m1", "e3m2", "e4m3", "e3m4", "e5m1", "e9m1", "e9m4", "e2m13", "e6m9")
+USER = ("e2m1", "e3m2", "e4m3", "e3m4", "e5m1", "e9m1", "e9m4", "e6m9")
 WIDE = ("tf32", "float32", "e8m15", "e5m23", "e9m23", "e2m23")
 NO_FLUSH = FLUSHES[0]
 CONFIGURATIONS = tuple(

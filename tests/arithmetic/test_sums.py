@@ -345,7 +345,7 @@ def test_lost_mass_is_the_worst_rows(order):
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 63, 64, 65, 67, 127, 128, 1000, 4096, 4099, 10_007, 100_352, PART + 1])
 @pytest.mark.parametrize("name", ["fp16", "bf16", "float32"])
-@pytest.mark.parametrize("width", [3, 64, 100])
+@pytest.mark.parametrize("width", [3, 64])
 def test_means_of_means_are_means(n, name, width):
     form = target({"fp16": "float16", "bf16": "bfloat16"}.get(name, name))
     u = 2.0 ** -(form.mantissa_bits + 1)
