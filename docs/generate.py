@@ -421,7 +421,7 @@ def rules() -> str:
 
 
 def _fix(rule: Rule) -> str:
-    return rule.fix.format(where="WHERE")
+    return rule.fix.format(l1="WHERE-l1")
 
 
 def rule(which: str) -> str:

@@ -139,16 +139,23 @@ def test_a_part_of_a_longer_name_is_no_mention():
     assert not mentions("batch-l2-uncentred, my-batch-l2", "batch-l2")
 
 
+def slug(heading):
+    """The anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
 def section(text, title):
-    """What stands under a heading of a page, up to the next of its level or above."""
-    match = re.search(rf"^(#+) {re.escape(title)}$\n(.*?)(?=^#{{1,2}} |^\1 |\Z)", text, re.MULTILINE | re.DOTALL)
-    assert match, f"no section {title!r}"
-    return match[2]
+    """What stands under a heading of a page, given as it is or as its anchor, up to the next of its level or above."""
+    for match in re.finditer(r"^(#+) (.+)$\n", text, re.MULTILINE):
+        if title in (match[2], slug(match[2])):
+            end = re.search(rf"^#{{1,{len(match[1])}}} ", text[match.end() :], re.MULTILINE)
+            return text[match.end() :][: end.start() if end else None]
+    raise AssertionError(f"no section {title!r}")
 
 
 def test_a_section_ends_at_the_next_heading():
-    page = "# A\n## B\nb\n### C\nc\n## D\nd\n"
-    assert section(page, "C") == "c\n"
+    page = "# A\n## B\nb\n### C 1\nc\n## D\nd\n"
+    assert section(page, "C 1") == section(page, "c-1") == "c\n"
     assert "c" in section(page, "B")
     assert "d" not in section(page, "B")
 
@@ -238,7 +245,7 @@ def test_every_figure_is_defined(field):
 def test_every_rule_has_its_section(rule):
     page, _, anchor = rule.anchor.partition("#")
     assert anchor in anchors(text_of(page))
-    text = section(text_of(page), f"{rule.code} {rule.slug.replace('-', ' ')}")
+    text = section(text_of(page), anchor)
     shape = [f"<!-- generated: rule {rule.code} -->", f"| {rule.title} |", "**Fires when** ", "**Threshold.** "]
     places = [text.find(part) for part in shape]
     assert -1 not in places
@@ -262,8 +269,8 @@ def anchors(text):
     """Return the anchors that GitHub gives the headings of a page."""
     found, prose = [], re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
     for heading in re.findall(r"^#+ (.+)$", prose, re.MULTILINE):
-        slug = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
-        found.append(f"{slug}-{found.count(slug)}" if slug in found else slug)
+        anchor = slug(heading)
+        found.append(f"{anchor}-{found.count(anchor)}" if anchor in found else anchor)
     return found
 
 

@@ -254,11 +254,7 @@ class Totals:
     def tallies(self) -> dict[str, Tally]:
         """Events over all steps."""
         operations = sum(t.operations for t in self.steps.values())
-        sums = sum(
-            t.operations
-            for name, t in self.steps.items()
-            if t.lost_mass is not None or name in ("eps", "bias")
-        )
+        sums = sum(t.operations for name, t in self.steps.items() if t.lost_mass is not None or name in ("eps", "bias"))
         counts = sum((t.counts for t in self.steps.values()), np.zeros(6, np.int64))
         overflow, underflow, invalid = (int(f) for f in self.flagged)
         return {

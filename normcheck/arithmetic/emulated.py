@@ -131,7 +131,7 @@ class Emulated(Arithmetic):
             key=key << 8,
         )
         for index in range(x.parts):
-            total.add(self._array(x, index), None if y is None else self._array(y, index))
+            total.add(x.part(index), None if y is None else y.part(index))
         return PerRow(total.finish(), record.form, degree)
 
     def moments(self, mean_step: str, sum_step: str, x: Elements, lanes: int, chunk: int) -> tuple[PerRow, PerRow]:
@@ -175,7 +175,7 @@ class Emulated(Arithmetic):
         two = first_format != record.form and holds(first_format, record.form)
 
         def run(index: int, first: bool, fast: bool) -> Array:
-            arrays = tuple(self._array(o, index) for o in operands)
+            arrays = tuple(self._array(o, index, first_format) for o in operands)
             events = record.events if first else no_events(self.rows)
             draw = (key << 8) + index
             out = arrays
@@ -220,12 +220,15 @@ class Emulated(Arithmetic):
             out.part(0)  # in the order of the program, so that a step's events are there when it is over
         return out
 
-    def _array(self, value: Value, index: int) -> Array:
-        """The numbers of a part, subnormal ones of their own format as zeros where operands are flushed."""
+    def _array(self, value: Value, index: int, form: Format) -> Array:
+        """The numbers of a part, as zeros where operands are flushed and they are subnormal in their own format.
+
+        Input that has no format yet is taken to come from memory in the format `form` that it is loaded to.
+        """
         data = value.part(index) if isinstance(value, Elements) else self._row_data(value)
-        if not self.machine.rounding.daz or value.form is None:
+        if not self.machine.rounding.daz:
             return data
-        return np.where(np.abs(data) < value.form.min_normal, np.copysign(0.0, data), data)
+        return np.where(np.abs(data) < (value.form or form).min_normal, np.copysign(0.0, data), data)
 
     def _row_data(self, value: PerRow) -> Array:
         """One number for each row."""

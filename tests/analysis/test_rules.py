@@ -308,7 +308,7 @@ def test_every_rule_says_why_and_what_to_do():
 
 @pytest.mark.parametrize(
     ("norm", "named"),
-    [("batch-l2", "batch-l1"), ("rms", "layer-l1"), ("group-l2", "group-l1"), ("layer-l2", "layer-l1")],
+    [("batch-l2", "batch-l1"), ("rms", "layer-l1-uncentred"), ("group-l2", "group-l1"), ("layer-l2", "layer-l1")],
 )
 def test_a_fix_names_a_norm_that_exists(norm, named):
     shape = (4, 4, 8, 8)

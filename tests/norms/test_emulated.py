@@ -104,12 +104,13 @@ class Scalar:
         value = in_doubles(operation, *operands)
         return value, *rounded(value, form)
 
-    def operate(self, step, operation, *operands):
+    def operate(self, step, operation, *operands, own=None):
+        """One recorded operation; subnormal operands are flushed by their `own` format, the step's unless given."""
         record = self.begin(step)
         form = oracle.target(record.format)
         given = operands
         if self.rounding.get("daz"):
-            operands = [oracle.flushed(x, form) for x in operands]
+            operands = [oracle.flushed(x, oracle.target(own or record.format)) for x in operands]
         value, result, over = self.calculate(operation, operands, record.format)
         finite = all(map(math.isfinite, operands))
         infinite, nan = (isinstance(value, float) and test(value) for test in (math.isinf, math.isnan))
@@ -290,7 +291,7 @@ class Model:
         names = a.formats[within], a.formats[step]
         outer, inner = map(oracle.target, names)
         if names[0] != names[1] and outer.mantissa_bits >= inner.mantissa_bits and outer.largest >= inner.largest:
-            return a.operate(step, "copy", a.calculate("divide", [total, n], names[0])[1])
+            return a.operate(step, "copy", a.calculate("divide", [total, n], names[0])[1], own=names[0])
         return a.operate(step, "divide", total, n)
 
     def centred(self, x, mean):
