@@ -110,7 +110,8 @@ class Scalar:
         form = oracle.target(record.format)
         given = operands
         if self.rounding.get("daz"):
-            operands = [oracle.flushed(x, oracle.target(own or record.format)) for x in operands]
+            own = own if isinstance(own, tuple) else (own,) * len(operands)
+            operands = [oracle.flushed(x, oracle.target(o or record.format)) for x, o in zip(operands, own, strict=True)]
         value, result, over = self.calculate(operation, operands, record.format)
         finite = all(map(math.isfinite, operands))
         infinite, nan = (isinstance(value, float) and test(value) for test in (math.isinf, math.isnan))
@@ -410,7 +411,9 @@ class Model:
             x = [a.calculate("copy", [v], self.io)[1] for v in x]
         x = [a.operate("load", "copy", v) for v in x]
         mean, c, before = self.statistics(x, statistic, centred, scale, k)
-        total = a.operate("eps", "add", before, a.constant("eps", max(eps, how.get("eps_min", 0.0))))
+        added = a.constant("eps", max(eps, how.get("eps_min", 0.0)))
+        source = a.formats["variance" if statistic == "l2" else "constant"]
+        total = a.operate("eps", "add", before, added, own=(source, a.formats["eps"]))
         s, reciprocal = self.divisor(total, statistic)
         if how.get("saved"):
             for value, source in ((mean, "mean"), (reciprocal, "reciprocal")):
