@@ -152,7 +152,8 @@ def _statistic_underflow(case: Case) -> Iterator[Hit]:
     )
     parts = [f"{_rows(case, flushed)} have a statistic of 0 that is not 0"] * bool(flushed)
     parts += [f"{_rows(case, amplified)} are amplified (divisor under half of what it should be)"] * bool(amplified)
-    yield Hit(step or case.result.headroom.underflow_step, "; ".join(parts))
+    stagnates = any((step.lost_mass or 0.0) > case.limits.lost_mass_error for step in case.result.steps)
+    yield Hit(step or case.result.headroom.underflow_step, "; ".join(parts), fix=_SUM_OTHERWISE if stagnates else None)
 
 
 def _deviation(case: Case) -> Iterator[Hit]:
@@ -218,6 +219,9 @@ def _eps_dominates(case: Case) -> Iterator[Hit]:
         )
 
 
+_SUM_OTHERWISE = (
+    "sum in lanes, in a tree or as a mean of means (implementation `pure-scaled`), or accumulate in float32"
+)
 _KEEP_WIDE = (
     "compute this norm's statistics in float32 (implementation `wide`); or --norm {l1} with `pure-scaled`, "
     "which squares nothing"
@@ -311,7 +315,7 @@ RULES: tuple[Rule, ...] = (
         title="Stagnating sum",
         severity="warning",
         why="Terms below half an ulp of the running sum are lost, all in one direction.",
-        fix="sum in lanes, in a tree or as a mean of means (implementation `pure-scaled`), or accumulate in float32",
+        fix=_SUM_OTHERWISE,
         accuracy=True,
         check=_stagnation,
     ),

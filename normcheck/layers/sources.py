@@ -283,9 +283,7 @@ DISTRIBUTIONS: dict[str, Distribution] = {
     for d in (
         Distribution("gaussian", "normal", "N", "0", "1", Block.normal),
         Distribution("uniform", "uniform on +-sqrt(3)", "sqrt(3) (2 U - 1)", "0", "1", _uniform),
-        Distribution(
-            "laplace", "two-sided exponential", "+-log(2 min(U, 1 - U)) / sqrt(2)", "0", "1", _laplace
-        ),
+        Distribution("laplace", "two-sided exponential", "+-log(2 min(U, 1 - U)) / sqrt(2)", "0", "1", _laplace),
         Distribution(
             "student-t",
             "Student's t: heavy tails, scaled to unit variance where it has one",
@@ -293,11 +291,7 @@ DISTRIBUTIONS: dict[str, Distribution] = {
             "0 (none where df <= 1)",
             "1 (infinite where df <= 2)",
             _student_t,
-            (
-                Parameter(
-                    "df", 4.0, "degrees of freedom: only moments below this order exist", 0.0, low_open=True
-                ),
-            ),
+            (Parameter("df", 4.0, "degrees of freedom: only moments below this order exist", 0.0, low_open=True),),
             _student_moments,
         ),
         Distribution(
@@ -326,14 +320,15 @@ DISTRIBUTIONS: dict[str, Distribution] = {
             "0",
             "1",
             _bimodal,
-            (
-                Parameter(
-                    "separation", 4.0, "distance of the modes in standard deviations of one of them", 0.0
-                ),
-            ),
+            (Parameter("separation", 4.0, "distance of the modes in standard deviations of one of them", 0.0),),
         ),
         Distribution(
-            "constant", "every element is the mean: rows without variance", "0", "0", "0", _constant,
+            "constant",
+            "every element is the mean: rows without variance",
+            "0",
+            "0",
+            "0",
+            _constant,
             moments=lambda: (0.0, 0.0),
         ),
         Distribution(
@@ -344,9 +339,7 @@ DISTRIBUTIONS: dict[str, Distribution] = {
             "sqrt(1 + share (scale^2 - 1))",
             _outlier,
             (
-                Parameter(
-                    "fraction", 0.001, "share of outliers; of channels at least one if above 0", 0.0, 1.0
-                ),
+                Parameter("fraction", 0.001, "share of outliers; of channels at least one if above 0", 0.0, 1.0),
                 Parameter("scale", 100.0, "standard deviation of the outliers", 0.0),
                 Parameter("of", "elements", "what is an outlier", choices=("elements", "channels")),
             ),
@@ -440,9 +433,7 @@ def parse_distribution(text: str) -> Configured:
     """
     match = _FORM.fullmatch(text)
     if match is None:
-        raise UsageError(
-            f"distribution {text!r}: write name or name(parameter=value, ...), as in student-t(df=4)"
-        )
+        raise UsageError(f"distribution {text!r}: write name or name(parameter=value, ...), as in student-t(df=4)")
     distribution = _distribution_named(match[1])
     given = _arguments(distribution, match[2] or "")
     values = {p.name: _value(distribution, p, given) for p in distribution.parameters}

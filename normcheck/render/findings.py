@@ -79,14 +79,14 @@ def verdict(report: Report, shown: list[Shown], width: int) -> Lines:
 
 
 def _befell(shown: Shown, found: list[Finding]) -> str:
-    """Return the worst row of a result, or the worst rule that fired on it, or how much room it has."""
+    """Return the worst row of a result, or the worst rules that fired on it, and how much room it has."""
     result = shown.result
     if result.worst_rows:
         row = result.worst_rows[0]
         bad = f"{of(result.rows.bad, result.rows.total)} {plural(shown.noun, result.rows.total)} bad"
         return f"{bad}, the worst {shown.noun} {row.index}: {row.kind}{_at(row.first_bad_step)}"
-    rule = [found[0].rule + _at(found[0].step)] if found and result.verdict != "ok" else []
-    return ", ".join([*rule, _room(result)])
+    worst = [f.rule + _at(f.step) for f in found if f.severity == found[0].severity and result.verdict != "ok"]
+    return ", ".join([*dict.fromkeys(worst), _room(result)])
 
 
 def _room(result: Result) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from normcheck import emulate
+from normcheck import UsageError, emulate
 from normcheck.arithmetic.emulated import Emulated
 from normcheck.arithmetic.formats import format_named
 from normcheck.arithmetic.operations import summed
@@ -110,8 +110,9 @@ class Scalar:
         form = oracle.target(record.format)
         given = operands
         if self.rounding.get("daz"):
-            own = own if isinstance(own, tuple) else (own,) * len(operands)
-            operands = [oracle.flushed(x, oracle.target(o or record.format)) for x, o in zip(operands, own, strict=True)]
+            sources = own if isinstance(own, tuple) else (own,) * len(operands)
+            formats = [oracle.target(source or record.format) for source in sources]
+            operands = [oracle.flushed(x, f) for x, f in zip(operands, formats, strict=True)]
         value, result, over = self.calculate(operation, operands, record.format)
         finite = all(map(math.isfinite, operands))
         infinite, nan = (isinstance(value, float) and test(value) for test in (math.isinf, math.isnan))
@@ -220,6 +221,12 @@ def cut(n, largest):
         if n % count == 0:
             return [n // count] * count
     return [n // fewest + 1] * (n % fewest) + [n // fewest] * (fewest - n % fewest)
+
+
+def spread(x, y):
+    """Pairs of two lists, of which one may be a single number a row."""
+    n = max(len(x), len(y))
+    return zip(x * (n // len(x)), y * (n // len(y)), strict=True)
 
 
 # --------------------------------------------------------------------------------------------- one norm
@@ -419,7 +426,7 @@ class Model:
             for value, source in ((mean, "mean"), (reciprocal, "reciprocal")):
                 if value is not None:
                     a.convert("saved", value, source)
-        weight, bias = (v if v is None or isinstance(v, list) else [v] * n for v in (weight, bias))
+        weight, bias = (v if v is None or isinstance(v, list) else [v] for v in (weight, bias))
         if weight and how.get("weight_offset"):
             weight = [a.operate("gain", "add", w, a.constant("gain", how["weight_offset"])) for w in weight]
         if running:
@@ -442,7 +449,7 @@ class Model:
             y, last = [a.convert("cast", v, last) for v in y], "cast"
         for name, operation, values in (("gain", "multiply", weight), ("bias", "add", bias)):
             if values:
-                y, last = [a.operate(name, operation, v, p) for v, p in zip(y, values, strict=True)], name
+                y, last = [a.operate(name, operation, v, p) for v, p in spread(y, values)], name
         return [a.convert("store", v, last) for v in y]
 
     def normalised(self, x, c, mean, s, reciprocal):
@@ -459,17 +466,18 @@ class Model:
 
     def folded(self, x, mean, reciprocal, weight, bias):
         """x * scale + shift; what is one number a row is computed once a row."""
-        a, per_row = self.a, not weight or len(set(weight)) == 1
-        w = (weight[:1] if per_row else weight) if weight else None
-        scale = [a.operate("fold", "multiply", v, reciprocal) for v in w] if w else [reciprocal]
-        stretch = len(x) // len(scale)
-        y = [a.operate("gain", "multiply", v, p) for v, p in zip(x, scale * stretch, strict=True)]
-        shift = [a.operate("fold", "multiply", v, -mean) for v in scale]
-        if bias:
-            b = bias[:1] if per_row else bias
-            shift = [a.operate("fold", "add", v, p) for v, p in zip(shift, b, strict=True)]
-        y = [a.operate("bias", "add", v, p) for v, p in zip(y, shift * stretch, strict=True)]
-        return [a.convert("store", v, "bias") for v in y]
+        a = self.a
+        scale = [a.operate("fold", "multiply", v, reciprocal) for v in weight] if weight else [reciprocal]
+        y = [a.operate("gain", "multiply", v, p) for v, p in spread(x, scale)]
+        if mean is None:
+            last, shift = ("bias", bias) if bias else ("gain", None)
+        else:
+            last, shift = "bias", [a.operate("fold", "multiply", v, -mean) for v in scale]
+            if bias:
+                shift = [a.operate("fold", "add", v, p) for v, p in spread(shift, bias)]
+        if shift:
+            y = [a.operate("bias", "add", v, p) for v, p in spread(y, shift)]
+        return [a.convert("store", v, last) for v in y]
 
     def updated(self, mean, variance, n, old_mean, old_variance, momentum):
         a, step = self.a, "running-update"
@@ -660,6 +668,7 @@ FIELDS = {
     "root_form divide": {"root_form": "divide"},
     "normalize_form shift": {"normalize_form": "shift"},
     "normalize_form fold": {"normalize_form": "fold"},
+    "normalize_form fold, divide": {"normalize_form": "fold", "root_form": "divide"},
     "normalize_form fold, one-pass": {"normalize_form": "fold", "variance": "one-pass"},
     "fused": {"fused": True},
     "fused, wide sum": {"fused": True, "sum": "wide"},
@@ -737,6 +746,17 @@ def test_the_generic_rows_are_those_of_the_design():
 def test_variance_algorithms_without_centring(variance):
     how = {"variance": variance, "order": Order("lanes", 4), "chunk": 3}
     compare(inputs(29)[:3], "rms", "float16", implementation_of(how), how, careful=True)
+
+
+@pytest.mark.parametrize("given", [{}, {"weight": True}, {"bias": True}, {"weight": True, "bias": True}], ids=str)
+@pytest.mark.parametrize("name", ["layer-l2", "rms", "batch-l2", "layer-l1"])
+def test_scale_and_shift_of_every_shape(name, given):
+    # one number a row or one an element, with and without a mean
+    how = {"normalize_form": "fold", "fold": "float32", "weight_offset": 1.0}
+    x, w, b = rows_with_affine(21)
+    x, count = x[:3], 3 if name == "batch-l2" else 21
+    parameters = {key: {"weight": w, "bias": b}[key][:count] for key in given}
+    compare(x, name, "float16", implementation_of(how), how, careful=True, eps=0.01, **parameters)
 
 
 def test_chunked_welford_in_one_sequence():
@@ -905,6 +925,34 @@ def test_an_operand_is_subnormal_in_its_own_format():
     assert plain[0, 0] == pytest.approx(3e-5, rel=1e-3)
     np.testing.assert_array_equal(emulate(x, "layer-l2", daz=True, **wanted).output, plain)
     assert not emulate(x, "layer-l2", ftz=True, **wanted).output.any()
+
+
+WRONG = {
+    "negative eps": ("layer-l2", {"eps": -1.0}, "eps.*-1"),
+    "eps no number": ("layer-l2", {"eps": math.nan}, "eps.*nan"),
+    "norm": ("layer-l3", {}, "layer-l3"),
+    "precision": ("layer-l2", {"precision": "fp17"}, "fp17"),
+    "implementation": ("layer-l2", {"implementation": "wid"}, "wid.*wide"),
+    "weight": ("layer-l2", {"weight": [1.0] * 3}, r"weight.*layer-l2.*8.*3"),
+    "bias": ("batch-l2", {"bias": [1.0] * 3}, r"bias.*batch-l2.*8.*3"),
+    "bias of a weight norm": ("weight-l2", {"bias": [1.0] * 2}, "weight-l2.*bias"),
+    "running statistics of a layer norm": ("layer-l2", {"running_var": [1.0] * 8}, "layer-l2.*running"),
+    "evaluation without them": ("batch-l2", {"mode": "eval"}, "batch-l2.*running_mean"),
+    "mode": ("batch-l2", {"mode": "test"}, "test"),
+    "k": ("layer-topk", {"k": 0}, "k.*0"),
+    "groups": ("group-l2", {"num_groups": 3}, "8.*3"),
+    "params": ("layer-l2", {"params": "fp16"}, "fp16"),
+    "order": ("layer-l2", {"order": "lanes(1)"}, r"lanes\(1\)"),
+    "rounding": ("layer-l2", {"rounding": "nearest"}, "nearest"),
+    "rounding of float64": ("layer-l2", {"rounding": "up", "precision": "fp64"}, "up.*float64"),
+}
+
+
+@pytest.mark.parametrize(("name", "settings", "says"), WRONG.values(), ids=WRONG)
+def test_what_cannot_be_emulated_is_refused_in_one_clear_line(name, settings, says):
+    with pytest.raises(UsageError, match=says) as caught:
+        emulate(np.ones((2, 8)), name, **{"precision": "fp16"} | settings)
+    assert "\n" not in str(caught.value)
 
 
 STOCHASTIC = {"precision": "fp16", "rounding": "stochastic"}
