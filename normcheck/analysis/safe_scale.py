@@ -111,7 +111,7 @@ def safe_scale(
     search = _Search(study, runner, measured, jobs)
     start = _nearest_clean(search, overflow_bits)
     report(0.2)
-    if start is None:
+    if start is None or not search.confirm(start):
         return None
     high = _edge(search, start, +1, overflow_bits)
     report(0.6)
@@ -134,7 +134,7 @@ def _nearest_clean(search: _Search, overflow_bits: float | None) -> float | None
 
 def _edge(search: _Search, clean: float, direction: int, guess: float | None) -> float:
     """The farthest clean factor in a direction, in bits, to RESOLUTION."""
-    dirty = None
+    start, dirty = clean, None
     if guess is not None and guess > clean:
         for bits in (guess - 4 * RESOLUTION, guess + 4 * RESOLUTION):
             if bits > clean and dirty is None:
@@ -153,3 +153,5 @@ def _edge(search: _Search, clean: float, direction: int, guess: float | None) ->
         if search.confirm(clean):
             return clean
         dirty, clean = clean, clean - direction * 1.0
+        if (clean - start) * direction <= 0:
+            return start

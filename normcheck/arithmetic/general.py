@@ -133,8 +133,9 @@ def _general_operate(op: Any, a: Any, b: Any, c: Any) -> tuple[Any, Any]:
         return s, fma(-s, s, a)
     if op == RSQRT:
         s = 1.0 / np.sqrt(a)
-        p = s * s
-        return s, _reciprocal_root_residual(a, s, p)
+        if 1e-150 < s < 1e150:  # a Newton step: two roundings may have missed both neighbours of the exact value
+            s += 0.5 * s * _reciprocal_root_residual(a, s, s * s)
+        return s, _reciprocal_root_residual(a, s, s * s)
     return _exact_fma(a, b, c)
 
 

@@ -827,6 +827,16 @@ def test_the_residual_is_added_in_its_own_format(form):
     assert a.steps["residual"].events.operations == 33
 
 
+def test_a_mean_out_of_a_wide_sum_is_rounded_twice():
+    # 12295.0009765625 / 12289 lies 4e-8 above 1 + 2^-11: float32 drops that, and float16 takes the tie to 1
+    x = np.ones((1, 12289), np.float32)
+    x[0, :2] = 1.0 + 2.0**-10, 7.0
+    got, model = compare(x, "layer-l1-uncentred", "float16", "wide-sum", GENERIC["wide-sum"], eps=0.0)
+    assert model.quotient("statistic", "sum", 12295.0009765625, 12289.0) == 1.0
+    assert model.quotient("statistic", "load", 12295.0009765625, 12289.0) == 1.0 + 2.0**-10
+    assert got.output[0, 9] == np.float16(1) / np.float16(math.sqrt(math.pi / 2))
+
+
 def test_an_order_for_all_sums_goes_before_the_implementations_own():
     x, _, _ = rows_with_affine(50)
     both = replace(PURE, mean_order=Order("lanes", 4))
