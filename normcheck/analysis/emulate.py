@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -97,6 +98,8 @@ def emulate(
     what, io = norm_named(norm), format_named(precision)
     how = implementation_named(implementation) if isinstance(implementation, str) else implementation
     group = grouping(what, values.shape, num_groups)
+    if not (eps >= 0 and math.isfinite(eps)):
+        raise UsageError(f"eps must be finite and not negative, received {eps:g}")
     rounds = Rounding(rounding, None, ftz, daz, seed)
     given = _parameters(what, group, mode, weight, bias, running_mean, running_var)
     _refuse_zero_vectors(what, values)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-BLOCK = 1 << 18
+BLOCK = 1 << 19
 """Elements of a block: with its intermediates it stays in the last-level cache, and Python's share stays small."""
 
 _KEPT_PARTS = 64

@@ -174,10 +174,10 @@ class _Lanes(Summation):
         return after
 
     def _recount(self, terms: Array, before: Array, row: int) -> None:
-        """Count the overflows and invalid results of a row that the fast kernel found suspect."""
+        """Count the events of a row that the fast kernel found suspect, and left out."""
         counts = np.zeros_like(self.events.counts)
         self._general(terms, None, before, counts, row)
-        for place in (kernels.OVERFLOW, kernels.INVALID):
+        for place in (kernels.OVERFLOW, kernels.INVALID, kernels.ABSORBED, kernels.SUBNORMAL):
             self.events.counts[place] += counts[place]
 
     def _result(self) -> Array:

@@ -13,7 +13,6 @@ import numpy as np
 from normcheck.arithmetic.general import _record, _uniform, general_step
 from normcheck.arithmetic.kernels import (
     _ABS,
-    _INF,
     _MOST,
     _NOUGHT,
     _ONE,
@@ -51,7 +50,7 @@ def _fast_lane_steps(x: Any, steps: Any, acc: Any, k: Any, big: Any, least: Any,
             least[j] = b if b < least[j] else least[j]
             below[j] = np.uint32(below[j] + (_ONE if b < subnormal else _NOUGHT))
             r = np.uint32(_fast_round(a, k) | np.uint32(s & _SIGN))
-            same = (r == before) & (term != np.float32(0)) & (np.uint32(before & _ABS) < _INF)
+            same = (r == before) & (term != np.float32(0))
             absorbed[j] = np.uint32(absorbed[j] + (_ONE if same else _NOUGHT))
             acc[j] = r
         base = np.uintp(base + np.uintp(acc.size))
@@ -61,9 +60,8 @@ def _fast_lane_steps(x: Any, steps: Any, acc: Any, k: Any, big: Any, least: Any,
 def fast_lanes(x: Any, acc: Any, k: Any, counts: Any, extremes: Any, suspect: Any) -> None:
     """Add the rows of x (rows, n) float32 to the lanes acc (rows, W) float32, element i to lane i mod W.
 
-    counts, extremes: as for `kernels.fast_elementwise`, overflows and invalid results left out. suspect: uint8
-    (rows,), set where a result was too large or NaN: that row's part is to be run again by `general_lanes`, which
-    counts them.
+    counts, extremes: as for `kernels.fast_elementwise`, rows with overflows or invalid results left out. suspect:
+    uint8 (rows,), set for those: their part is to be run again by `general_lanes`, which counts what happens.
     """
     rows, n = x.shape
     t = _constants(k)
@@ -84,10 +82,12 @@ def fast_lanes(x: Any, acc: Any, k: Any, counts: Any, extremes: Any, suspect: An
         for j in range(width):
             largest = big[j] if big[j] > largest else largest
             smallest = least[j] if least[j] < smallest else smallest
-            counts[ABSORBED] += absorbed[j]
-            counts[SUBNORMAL] += below[j]
         if largest >= t[4]:
             suspect[i] = 1
+        else:
+            for j in range(width):
+                counts[ABSORBED] += absorbed[j]
+                counts[SUBNORMAL] += below[j]
         _merge_extremes(largest, smallest, extremes)
 
 
