@@ -390,9 +390,7 @@ def test_the_first_command_runs():
 
 PUBLIC = {"arxiv.org", "json-schema.org", "no-color.org"}
 PRIVATE = re.compile(
-    r"/(?:work|home|root|tmp|mnt|Users|var|opt)/|\bshared/|\bissues? (?:show|new|list|\d)|\blocalhost\b"
-    r"|\b\d{1,3}(?:\.\d{1,3}){3}\b|\bdesign\.md\b|\b(?:norms|style|emulators|implementations|failures|models)\.md\b"
-    r"|--index-url (?!ADDRESS)\S+"
+    r"/(?:home|root|tmp|mnt|Users|var|opt)/|\blocalhost\b|\b\d{1,3}(?:\.\d{1,3}){3}\b|--index-url (?!ADDRESS)\S+"
 )
 
 
@@ -410,8 +408,7 @@ def test_no_page_speaks_of_this_machine(name):
 @pytest.mark.parametrize(
     "text",
     [
-        "see /work/x", "../shared/a", "issues show 2", "issue 12", "at 10.0.0.1", "https://example.org/x",
-        "--index-url https://arxiv.org/whl", "design.md", "norms.md", "localhost:80",
+        "see /home/x", "at 10.0.0.1", "https://example.org/x", "--index-url https://arxiv.org/whl", "localhost:80",
     ],
 )  # fmt: skip
 def test_what_is_private_is_found(text):

@@ -1,4 +1,4 @@
-"""Every definition of design.md, section 7, on cases worked out by hand, and recomputed in plain numpy."""
+"""Every definition of docs/numerics.md, on cases worked out by hand, and recomputed in plain numpy."""
 
 from __future__ import annotations
 
@@ -383,6 +383,16 @@ def test_small_elements_are_measured_in_ulps_of_their_row():
     assert got.mean_ulp == pytest.approx((2 * 2.0**-13 / 2.0**-9 + 2.0**-13 / 2.0**-10) / 4, rel=0.3)
 
 
+def test_an_ulp_of_subnormal_numbers_is_their_distance():
+    # y = x / sqrt(1e-5) is around 4e-5, below 2^-14: stored as a multiple of 2^-24
+    x = np.float64(np.float16(np.random.default_rng(7).uniform(1e-7, 2e-7, (3, 16)) * np.resize([1, -1], 16)))
+    got = emulate(x, "layer-l2", precision="fp16", implementation="wide")
+    y, computed = written_out(x), got.output.astype(np.float64)
+    assert np.max(np.abs(y)) < 2.0**-14
+    assert_figures(got.deviation, figures(y, computed, y, computed, "float16"))
+    assert 0.25 < got.deviation.max_ulp <= 0.51
+
+
 def test_nothing_wrong_and_nothing_there():
     exact = emulate(np.array([[1.0, -1.0]]), "layer-l2", precision="fp16", eps=3.0).deviation
     assert (exact.max_abs, exact.relative_rms, exact.sqnr_db, exact.gain) == (0.0, 0.0, math.inf, 0.0)
@@ -436,7 +446,7 @@ def test_scale_ratio_is_of_each_row():
         assert (result_of(x, name).scale_ratio.mean, result_of(x, name).scale_ratio.cv) == (1.0, 0.0)
 
 
-TABLE = {  # norms.md, section 1: s / sigma at n = 1024, paper's constants, in this order
+TABLE = {  # Hoffer et al.: s / sigma at n = 1024, paper's constants, in this order
     "gaussian": (1.000, 1.429, 1.196, 1.747),
     "relu-gaussian": (0.991, 2.025, 1.602, 1.496),
     "uniform": (1.085, 0.727, 0.721, 0.929),

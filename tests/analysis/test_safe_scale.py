@@ -31,7 +31,7 @@ def fresh(std, *, search=False, mean=0.0, **settings):
 
 
 def is_clean(std, **settings):
-    """Whether nothing overflows, no row is bad and NC301 is silent: design.md's words, on a run of its own."""
+    """Whether nothing overflows, no row is bad and NC301 is silent: docs/numerics.md's words, on a run of its own."""
     result, findings = fresh(std, **settings)
     return not (result.overflow.count or result.rows.bad or any(f.rule == "NC301" for f in findings))
 

@@ -105,7 +105,7 @@ def test_at_std_20_l2_overflows_in_the_sum_and_l1_has_a_bit_left():
     assert found(report, "NC102")[0].step == "sum"
     assert all_good(l1)
     assert l1.headroom.overflow_bits == pytest.approx(1.0, abs=0.08)
-    assert step(l1, "sum").max_abs == pytest.approx(33632, rel=0.02)  # norms.md
+    assert step(l1, "sum").max_abs == pytest.approx(33632, rel=0.02)  # worked out beforehand
 
 
 @pytest.mark.usefixtures("no_search")

@@ -1,6 +1,6 @@
 """The emulated forward pass against a slow model that computes one number at a time.
 
-The model is written from design.md, norms.md and the meaning of `Implementation`'s fields; every number and every
+The model is written from docs/numerics.md and the meaning of `Implementation`'s fields; every number and every
 event of every step must agree. It shares nothing with the code but the names of steps.
 """
 
@@ -249,7 +249,7 @@ GENERIC = {
     "wide": dict.fromkeys(WIDE_FIELDS, "wide"),
     "pure-sequential": {"order": Order("sequential")},
 }
-"""design.md, section 5."""
+"""docs/numerics.md."""
 
 
 @dataclass

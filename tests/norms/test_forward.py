@@ -28,7 +28,7 @@ LONG = PART + 777
 
 
 def as_rows(x, where, groups=1):
-    """Cut a tensor into rows that share a statistic, as norms.md says in words."""
+    """Cut a tensor into rows that share a statistic, as docs/numerics.md says in words."""
     if where == "layer":
         return x.reshape(-1, x.shape[-1])
     if where in ("weight", "bounded-weight"):
@@ -206,7 +206,7 @@ def test_nothing_is_updated_in_evaluation_or_without_running_statistics():
 
 
 def published(statistic, n):
-    """Return C as norms.md prints it."""
+    """Return C as the paper prints it."""
     root = math.sqrt(2 * math.log(n))
     top = (1 + math.sqrt(math.pi * math.log(4))) / (2 * root)
     return {"l1": math.sqrt(math.pi / 2), "linf": top, "topk": top, "range": 1 / root}[statistic]
@@ -453,6 +453,7 @@ def test_weight_norms_know_no_eps_and_no_centring():
     v = np.array([[3.0, 4.0], [6.0, 8.0]])
     for eps in (0.0, 1.0):
         np.testing.assert_allclose(in_float64(v, "weight-l2", eps=eps), [[0.6, 0.8]] * 2, rtol=1e-15)
+        assert emulate(v, "weight-l2", precision="fp16", eps=eps).statistic.eps_share_max == 0.0
 
 
 @pytest.mark.parametrize("p", P)
