@@ -428,7 +428,7 @@ def test_the_same_seed_gives_the_same_bytes_whatever_jobs_is(settings):
 
 @pytest.mark.usefixtures("no_search")
 def test_nor_do_they_depend_on_jobs_in_blocks_of_the_usual_size():
-    shape = (2, 4, 256, 256)
+    shape = (2, 4, 512, 256)
     assert math.prod(shape) > engine.BLOCK
     for wanted in ({"implementations": ["pure"]}, {"implementations": ["wide-sum"], "rounding": "stochastic"}):
         one, two, other = (

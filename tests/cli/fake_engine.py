@@ -7,6 +7,7 @@ runs ``normcheck ARGUMENT...``; BEHAVIOUR is what the engine does: report, slow,
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 import types
@@ -37,6 +38,7 @@ def fail(**_options):
 
 
 def interrupt(**_options):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
     sys.stderr.write("ready\n")
     sys.stderr.flush()
     time.sleep(60)
