@@ -98,6 +98,8 @@ def emulate(
     what, io = norm_named(norm), format_named(precision)
     how = implementation_named(implementation) if isinstance(implementation, str) else implementation
     group = grouping(what, values.shape, num_groups)
+    if constant not in ("exact", "paper"):
+        raise UsageError(f"constant must be exact or paper, received {constant!r}")
     if not (eps >= 0 and math.isfinite(eps)):
         raise UsageError(f"eps must be finite and not negative, received {eps:g}")
     rounds = Rounding(rounding, None, ftz, daz, seed)

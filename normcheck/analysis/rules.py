@@ -98,8 +98,8 @@ def _collapsed(case: Case) -> Iterator[Hit]:
 def _little_headroom(case: Case) -> Iterator[Hit]:
     bits, step = case.result.headroom.overflow_bits, case.result.headroom.overflow_step
     if bits is not None and bits < case.limits.headroom_bits and not case.result.rows.bad:
-        left = "overflows" if bits < 0 else "is left before it overflows"
-        yield Hit(step, f"{step}: {bits:.2f} bit {left} (input scale x {2.0**bits:.3g})")
+        room = f"{bits:.3g} bit is left before it overflows" if bits >= 0 else f"overflows by {-bits:.3g} bit"
+        yield Hit(step, f"{step}: {room} (input scale x {2.0**bits:.3g})")
 
 
 def _count(case: Case) -> Iterator[Hit]:
@@ -384,12 +384,17 @@ def findings_of(case: Case) -> list[Finding]:
     return out
 
 
+_BESIDE_THE_OUTPUT = frozenset({"saved", "running-update"})
+"""Steps whose results are kept for later and do not enter y."""
+
+
 def verdict_of(result: Result, findings: list[Finding]) -> Verdict:
-    """`unsafe` with bad rows or any overflow, `degraded` where an accuracy rule fired above a note, else `ok`.
+    """`unsafe` with bad rows or an overflow on the way to the output, `degraded` where an accuracy rule fired above a note, else `ok`.
 
     An overflow that leaves no bad row was saturated: the output is that of a clipped value.
     """
-    if result.rows.bad or result.overflow.count:
+    reaches = any(step.overflow for step in result.steps if step.step not in _BESIDE_THE_OUTPUT)
+    if result.rows.bad or reaches:
         return "unsafe"
     accuracy = {rule.code for rule in RULES if rule.accuracy}
     fired = any(f.rule in accuracy and f.severity != "note" for f in findings)

@@ -139,7 +139,7 @@ def _check(shape: tuple[int, ...], eps: float, mode: str, constant: str, k: int,
 
 
 def _unique(names: Sequence[str], what: str) -> list[str]:
-    out = list(dict.fromkeys(names))
+    out = list(dict.fromkeys([names] if isinstance(names, str) else names))
     if not out:
         raise UsageError(f"no {what} given: name at least one")
     return out
