@@ -389,9 +389,10 @@ _BESIDE_THE_OUTPUT = frozenset({"saved", "running-update"})
 
 
 def verdict_of(result: Result, findings: list[Finding]) -> Verdict:
-    """`unsafe` with bad rows or an overflow on the way to the output, `degraded` where an accuracy rule fired above a note, else `ok`.
+    """`unsafe`, `degraded` or `ok`.
 
-    An overflow that leaves no bad row was saturated: the output is that of a clipped value.
+    `unsafe` with bad rows or an overflow on the way to the output; else `degraded` where an accuracy rule fired above
+    a note. An overflow that leaves no bad row was saturated: the output is that of a clipped value.
     """
     reaches = any(step.overflow for step in result.steps if step.step not in _BESIDE_THE_OUTPUT)
     if result.rows.bad or reaches:

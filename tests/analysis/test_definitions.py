@@ -733,6 +733,11 @@ def test_verdict_ok_degraded_unsafe():
     assert (result.verdict, result.rows) == ("degraded", GOOD)
     assert "NC302" in {f.rule for f in findings}
     assert result_of([[300.0, -300.0]]).verdict == "unsafe"
+    # any bad row, also where nothing overflowed: shrunk, collapsed by a flushed reciprocal, amplified
+    assert result_of([[0.125, -0.125]], how=replace(PURE, eps_min=0.25)).verdict == "unsafe"
+    assert result_of([[20000.0, -20000.0]], "layer-l1", ftz=True).verdict == "unsafe"
+    small = np.float16(1.2e-3) * np.array([[1.0, -1.0] * 32])
+    assert result_of(small, how=IMPLEMENTATIONS["pure-scaled"], eps=2.0**-24).verdict == "unsafe"
     assert result_of([[np.nan, 1.0]]).verdict == "unsafe"
     # little headroom and notes are no accuracy
     result, findings = assess([[100.0, -100.0]])
