@@ -23,7 +23,7 @@ from normcheck.norms.constants import constant as constant_of
 from normcheck.norms.constants import effective_k
 from normcheck.norms.implementations import Implementation, default_implementations, implementation_named
 from normcheck.norms.parameters import Parameters, Storage, storage_named
-from normcheck.norms.table import Grouping, Norm, default_num_groups, grouping, norm_named
+from normcheck.norms.table import Grouping, Norm, grouping, norm_named
 from normcheck.results import FORMAT, Finding, FindingCounts, Report, Result, Skipped, Summary, Tool
 
 if TYPE_CHECKING:
@@ -262,4 +262,4 @@ def environment(jobs: int | None) -> dict[str, Any]:
     }
 
 
-__all__ = ["default_num_groups", "environment", "simulate"]
+__all__ = ["environment", "simulate"]
