@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from normcheck.arithmetic.formats import Format
     from normcheck.arithmetic.rounding import round_to
     from normcheck.errors import NormcheckError, UsageError
-    from normcheck.layers.sources import Distribution
+    from normcheck.layers.distributions import Distribution
     from normcheck.norms.implementations import Implementation
     from normcheck.norms.table import Norm
 
@@ -63,7 +63,7 @@ def implementations() -> tuple[Implementation, ...]:
 
 def distributions() -> tuple[Distribution, ...]:
     """Return the table of distributions, without those of scipy.stats, which go by scipy's names."""
-    from normcheck.layers.sources import DISTRIBUTIONS
+    from normcheck.layers.distributions import DISTRIBUTIONS
 
     return tuple(DISTRIBUTIONS.values())
 

@@ -30,3 +30,11 @@ def unknown_name(kind: str, received: str, known: Iterable[str], listing: str) -
     near = difflib.get_close_matches(received.lower(), names, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}? " if near else ""
     return UsageError(f"unknown {kind} {received!r}: {hint}`{listing}` lists what exists")
+
+
+class UnreadableError(NormcheckError):
+    """Files that cannot be read as models: one argument for each, one line that names the file and says why."""
+
+    def __str__(self) -> str:
+        """All lines as one."""
+        return "; ".join(map(str, self.args))

@@ -80,13 +80,17 @@ class Tally:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
-    """How the rows ended; a row counts once, under the first class that matches, in this order."""
+    """How the rows ended; a row counts once, under the first class that matches, in this order.
+
+    `infinite_input`: of the non-finite rows, those whose input, once loaded, was not finite already.
+    """
 
     total: int
     nonfinite: int
     collapsed: int
     amplified: int
     shrunk: int
+    infinite_input: int = 0
 
     @property
     def bad(self) -> int:
@@ -185,8 +189,68 @@ class Headroom:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterFacts:
+    """What the format of the parameters does to them: facts of the file, whatever the input.
+
+    `of` numbers in all (gamma, beta, running statistics), of which `beyond` are finite as stored and infinite or
+    saturated in `format`; gamma: `flushed` of `weights` become 0. `scale_change`: the largest relative change of
+    gamma / sqrt(var + eps) (of gamma, where there are no running statistics), over channels where both are finite.
+    `shift`: the largest |change of the running mean| / sqrt(var + eps). None where there is nothing to compare.
+    `worst`: the channel with an infinite parameter, else with the largest of the two changes.
+    """
+
+    format: str
+    of: int
+    beyond: int
+    beyond_running_var: int
+    weights: int
+    flushed: int
+    scale_change: float | None
+    shift: float | None
+    worst: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerFacts:
+    """A norm layer of a model: what it is, and how that came to be known.
+
+    `how`: how its kind was decided; `sure` where that leaves no doubt, else `might_be` names the other kinds.
+    `stored`: the format of its parameters in the file; None without parameters. `assumed`: the settings that nothing
+    but a default says, such as "eps" or "num_groups".
+    """
+
+    name: str
+    file: str
+    norm: str
+    aliases: tuple[str, ...]
+    how: str
+    sure: bool
+    might_be: tuple[str, ...]
+    channels: int
+    num_groups: int | None
+    eps: float
+    eps_source: Literal["module", "config", "option", "assumed"]
+    stored: str | None
+    assumed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """Something to change, that was tried: for which layers, as text to paste, and what trying it gave."""
+
+    title: str
+    layers: tuple[str, ...]
+    snippet: str
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """One norm in one precision under one implementation, on one input."""
+    """One norm in one precision under one implementation, on one input.
+
+    `asked`: False for the view "if your runtime computes norms in this precision", which `analyze` adds unasked and
+    whose findings are notes. `parameters`: None where the norm has none, or they are taken as exact.
+    """
 
     layer: str | None
     norm: str
@@ -215,19 +279,24 @@ class Result:
     headroom: Headroom
     safe_scale: tuple[float, float] | None
     verdict: Verdict
+    asked: bool = True
+    parameters: ParameterFacts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """A rule that fired on a result: where, why, and what to do."""
+    """A rule that fired on a result, or on a layer: where, why, and what to do.
+
+    `precision`, `implementation` and `mode` are None where the finding holds whatever they are.
+    """
 
     rule: str
     severity: Severity
     layer: str | None
     norm: str
-    precision: str
-    implementation: str
-    mode: str
+    precision: str | None
+    implementation: str | None
+    mode: str | None
     step: str | None
     message: str
     fix: str
@@ -272,7 +341,8 @@ class Summary:
 class Report:
     """Everything a run found.
 
-    The same input, seed, version and machine type give the same report, apart from `environment`.
+    The same input, seed, version and machine type give the same report, apart from `environment`. `unreadable`: files
+    that could not be read, beside others that could.
     """
 
     format: Literal[1]
@@ -284,3 +354,6 @@ class Report:
     findings: tuple[Finding, ...]
     skipped: tuple[Skipped, ...]
     summary: Summary
+    layers: tuple[LayerFacts, ...] = ()
+    advice: tuple[Advice, ...] = ()
+    unreadable: tuple[Skipped, ...] = ()

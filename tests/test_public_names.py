@@ -109,7 +109,7 @@ def test_norms_is_both_the_function_and_the_subpackage(first):
 
 
 def test_no_module_shadows_a_function():
-    homes = [*normcheck._HOMES.values(), "normcheck.layers.sources", "normcheck.analysis.rules"]
+    homes = [*normcheck._HOMES.values(), "normcheck.layers.distributions", "normcheck.analysis.rules"]
     names = ["distributions", "emulate", "formats", "implementations", "round_to", "rules", "simulate"]
     in_a_fresh_process(
         "import importlib, types, normcheck\n"

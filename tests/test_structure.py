@@ -42,7 +42,7 @@ FOREIGN = {  # heavy or defining libraries, and the modules or folders (ending i
     },
     "scipy": {
         "normcheck.norms.constants",
-        "normcheck.layers.sources",
+        "normcheck.layers.distributions",
         "normcheck.analysis.simulate",  # its version
     },
     "torch": {"normcheck.layers.", "normcheck.nn."},

@@ -14,6 +14,7 @@ from normcheck.arithmetic.formats import FLOAT32, format_named, holds
 from normcheck.arithmetic.orders import order_named
 from normcheck.arithmetic.rounding import Mode, Rounding
 from normcheck.errors import UsageError
+from normcheck.layers.sources import Given
 from normcheck.norms.constants import constant as constant_of
 from normcheck.norms.constants import effective_k
 from normcheck.norms.implementations import Implementation, implementation_named
@@ -114,7 +115,7 @@ def emulate(
         what,
         group,
         io,
-        _ArraySource.of(values, group),
+        Given.of(values, group),
         0.0 if what.is_weight else eps,
         scale,
         chosen_k,
@@ -124,25 +125,6 @@ def emulate(
         momentum if updates else None,
     )
     return _run(study, values.shape)
-
-
-@dataclass(frozen=True, eq=False)
-class _ArraySource:
-    """An array as rows."""
-
-    rows: Array
-
-    @classmethod
-    def of(cls, x: Array, group: Grouping) -> _ArraySource:
-        """Arrange a tensor as (groups, size); a view where the rows are contiguous, else a copy."""
-        if group.contiguous:
-            return cls(np.ascontiguousarray(x).reshape(group.groups, group.size))
-        split = x.reshape(-1, group.groups, group.inner)
-        return cls(np.ascontiguousarray(split.transpose(1, 0, 2)).reshape(group.groups, group.size))
-
-    def draw(self, grouping: Grouping, row_start: int, row_stop: int, start: int, stop: int) -> Array:  # noqa: ARG002
-        """A rectangle of the rows."""
-        return self.rows[row_start:row_stop, start:stop]
 
 
 def _arranged(rows: Array, group: Grouping, shape: tuple[int, ...]) -> Array:

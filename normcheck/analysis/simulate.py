@@ -18,7 +18,8 @@ from normcheck.arithmetic.formats import Format, format_named
 from normcheck.arithmetic.orders import Order, order_named
 from normcheck.arithmetic.rounding import Mode, Rounding
 from normcheck.errors import UsageError, unknown_name
-from normcheck.layers.sources import Synthetic, parse_distribution
+from normcheck.layers.distributions import parse_distribution
+from normcheck.layers.sources import Synthetic
 from normcheck.norms.constants import constant as constant_of
 from normcheck.norms.constants import effective_k
 from normcheck.norms.implementations import Implementation, default_implementations, implementation_named

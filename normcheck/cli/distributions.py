@@ -9,7 +9,7 @@ from normcheck.cli.listing import show_list, show_page
 from normcheck.cli.options import Debug, ListAs, ListFormat, Name
 
 if TYPE_CHECKING:
-    from normcheck.layers.sources import Distribution, Parameter
+    from normcheck.layers.distributions import Distribution, Parameter
     from normcheck.render.lists import Entry
 
 _COLUMNS = {"usage": "write", "formula": "z", "title": "what it is"}
@@ -28,7 +28,7 @@ def distributions(
     debug: Debug = False,  # noqa: ARG001
 ) -> None:
     """List the distributions of --dist, or show all facts of one."""
-    from normcheck.layers.sources import DISTRIBUTIONS, parse_distribution
+    from normcheck.layers.distributions import DISTRIBUTIONS, parse_distribution
     from normcheck.render.lists import Listing
 
     if name is not None:

@@ -7,7 +7,7 @@ import pytest
 from hand_built import REPORT
 
 from normcheck.arithmetic.formats import FORMATS
-from normcheck.layers.sources import DISTRIBUTIONS
+from normcheck.layers.distributions import DISTRIBUTIONS
 from normcheck.norms.implementations import IMPLEMENTATIONS
 from normcheck.norms.table import NORMS
 from normcheck.render import json_report
