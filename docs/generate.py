@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import typer
 
 import normcheck
-from normcheck.analysis.engine import BLOCK
+from normcheck.analysis.study import BLOCK
 from normcheck.analysis.safe_scale import FARTHEST, RESOLUTION
 from normcheck.analysis.thresholds import DEFAULTS
 from normcheck.analysis.totals import EPS_DOMINATES, WORST_KEPT

@@ -196,7 +196,10 @@ class ParameterFacts:
     saturated in `format`; gamma: `flushed` of `weights` become 0. `scale_change`: the largest relative change of
     gamma / sqrt(var + eps) (of gamma, where there are no running statistics), over channels where both are finite.
     `shift`: the largest |change of the running mean| / sqrt(var + eps). None where there is nothing to compare.
-    `worst`: the channel with an infinite parameter, else with the largest of the two changes.
+    `worst`: the channel with an infinite parameter, else with the largest of the two changes. `nonfinite`: numbers
+    that are infinite or NaN in the file already. `mean_step`, `variance_step`: the least change of a batch's mean (in
+    deviations) and variance (relative) that the running statistics follow, half an ulp of them over the momentum, in
+    the worst channel; None where they are not updated.
     """
 
     format: str
@@ -208,6 +211,9 @@ class ParameterFacts:
     scale_change: float | None
     shift: float | None
     worst: int | None
+    nonfinite: int = 0
+    mean_step: float | None = None
+    variance_step: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,10 +6,11 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from normcheck.analysis.engine import Reference, Remembered, Runner, Study, run
+from normcheck.analysis.engine import Reference, run
 from normcheck.analysis.headroom import headroom
 from normcheck.analysis.rules import Case, findings_of, verdict_of
 from normcheck.analysis.safe_scale import safe_scale
+from normcheck.analysis.study import Remembered, Runner, Study
 from normcheck.results import Input, Representation, Result, ScaleRatio, Shape
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from normcheck.analysis.totals import Totals
     from normcheck.arithmetic.rounding import Rounding
-    from normcheck.results import Finding
+    from normcheck.results import Finding, Headroom, ParameterFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,8 @@ class Labels:
     eps_source: Literal["module", "config", "option", "assumed"]
     source: str
     assumed: bool
+    asked: bool = True
+    parameters: ParameterFacts | None = None
 
 
 _MEASURING, _SEARCHING = 0.3, 0.7
@@ -47,8 +50,12 @@ def assemble(
     *,
     jobs: int | None = None,
     progress: Callable[[float], None] | None = None,
+    search: bool = True,
 ) -> list[tuple[Result, list[Finding]]]:
-    """Run a study and return, for each implementation, the result and its findings."""
+    """Run a study and return, for each implementation, the result and its findings.
+
+    search: also look for the safe scale, which takes most of the time; without, it is None.
+    """
     report = progress or (lambda _fraction: None)
     study = replace(study, source=Remembered(study.source))
     block = run(study, jobs=jobs, progress=lambda f: report(_MEASURING * f))
@@ -58,7 +65,9 @@ def assemble(
         def searching(fraction: float, place: int = place) -> None:
             report(_MEASURING + _SEARCHING * (place + fraction) / len(study.runners))
 
-        result = _result(study, runner, totals, block.reference, labels, jobs, searching)
+        room = headroom(totals)
+        scale = safe_scale(study, runner, totals, room.overflow_bits, jobs, searching) if search else None
+        result = _result(study, runner, totals, block.reference, labels, room, scale)
         findings = findings_of(Case(result, runner.implementation, rounding))
         out.append((replace(result, verdict=verdict_of(result, findings)), findings))
     return out
@@ -70,12 +79,10 @@ def _result(
     totals: Totals,
     reference: Reference,
     labels: Labels,
-    jobs: int | None,
-    progress: Callable[[float], None],
+    room: Headroom,
+    scale: tuple[float, float] | None,
 ) -> Result:
-    room = headroom(totals)
-    scale = safe_scale(study, runner, totals, room.overflow_bits, jobs, progress)
-    g = study.grouping
+    g, tallies = study.grouping, totals.tallies()
     return Result(
         layer=labels.layer,
         norm=study.norm.name,
@@ -91,7 +98,10 @@ def _result(
         eps_source=labels.eps_source,
         input=Input(source=labels.source, assumed=labels.assumed, rows=g.groups, elements=g.groups * g.size),
         steps=tuple(total.step(name) for name, total in totals.steps.items()),
-        **totals.tallies(),
+        overflow=tallies["overflow"],
+        underflow=tallies["underflow"],
+        invalid=tallies["invalid"],
+        absorbed=tallies["absorbed"],
         rows=totals.rows(),
         worst_rows=tuple(totals.worst),
         statistic=totals.statistic(),
@@ -101,6 +111,8 @@ def _result(
         headroom=room,
         safe_scale=scale,
         verdict="ok",
+        asked=labels.asked,
+        parameters=labels.parameters,
     )
 
 

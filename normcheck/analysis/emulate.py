@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from normcheck.analysis.engine import Block, Runner, Study, run_block
+from normcheck.analysis.engine import Block, run_block
 from normcheck.analysis.headroom import headroom
+from normcheck.analysis.study import Runner, Study
 from normcheck.arithmetic.formats import FLOAT32, format_named, holds
 from normcheck.arithmetic.orders import order_named
 from normcheck.arithmetic.rounding import Mode, Rounding

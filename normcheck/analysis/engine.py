@@ -6,7 +6,7 @@ import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,111 +20,23 @@ from normcheck.arithmetic.exact import Exact
 from normcheck.arithmetic.rounding import NEAREST
 from normcheck.arithmetic.values import PART, Elements, PerRow
 from normcheck.norms.forward import Outputs, Problem, forward
-from normcheck.norms.implementations import IMPLEMENTATIONS, Implementation
+from normcheck.norms.implementations import IMPLEMENTATIONS
 from normcheck.norms.variance import VARIANCES
 from normcheck.results import WorstRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from normcheck.analysis.study import Runner, Study
     from normcheck.arithmetic.formats import Format
-    from normcheck.norms.parameters import Parameters
-    from normcheck.norms.table import Grouping, Norm
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-BLOCK = 1 << 19
-"""Elements of a block: with its intermediates it stays in the last-level cache, and Python's share stays small."""
 
 _KEPT_PARTS = 64
 """Parts of a long row's input that are kept between passes (64 MiB of float32); beyond that they are drawn anew."""
 
 _REFERENCE = replace(IMPLEMENTATIONS["wide"], fused=True)
 """The algorithm of the reference: two-pass, squares summed as they are formed; formats mean nothing to it."""
-
-
-class Source(Protocol):
-    """Where elements come from."""
-
-    def draw(self, grouping: Grouping, row_start: int, row_stop: int, start: int, stop: int) -> Array:
-        """Return elements [start, stop) of rows [row_start, row_stop), (rows, m), float32 or float64."""
-        ...
-
-
-@dataclass(frozen=True)
-class Scaled:
-    """A source times a factor."""
-
-    source: Source
-    factor: float
-
-    def draw(self, grouping: Grouping, row_start: int, row_stop: int, start: int, stop: int) -> Array:
-        """The source's elements times the factor, in their own type."""
-        x = self.source.draw(grouping, row_start, row_stop, start, stop)
-        with np.errstate(all="ignore"):
-            out: Array = x * x.dtype.type(self.factor)
-            return out
-
-
-_REMEMBERED = 1 << 24
-"""Elements (64 MiB of float32) up to which a source's values are kept: the search for the safe scale asks often."""
-
-
-class Remembered:
-    """A source whose values are drawn once, where they are few enough to be kept."""
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        self._drawn: dict[tuple[Any, ...], Array] = {}
-
-    def draw(self, grouping: Grouping, row_start: int, row_stop: int, start: int, stop: int) -> Array:
-        """The source's elements."""
-        if grouping.groups * grouping.size > _REMEMBERED:
-            return self.source.draw(grouping, row_start, row_stop, start, stop)
-        key = (grouping, row_start, row_stop, start, stop)
-        if key not in self._drawn:
-            self._drawn[key] = self.source.draw(grouping, row_start, row_stop, start, stop)
-        return self._drawn[key]
-
-
-@dataclass(frozen=True)
-class Runner:
-    """One implementation, with the machine that its roles resolve to."""
-
-    implementation: Implementation
-    machine: Machine
-
-
-@dataclass(frozen=True)
-class Study:
-    """One norm on one input in one precision: what all its implementations share.
-
-    parameters: as given, for the reference. stored: as they are in the format of the parameters.
-    """
-
-    norm: Norm
-    grouping: Grouping
-    io: Format
-    source: Source
-    eps: float
-    scale: float
-    k: int
-    parameters: Parameters
-    stored: Parameters
-    runners: tuple[Runner, ...]
-    momentum: float | None = None
-
-    def problem(self, parameters: Parameters, row_start: int, row_stop: int, param_form: Format | None) -> Problem:
-        """The problem of a block of rows with those parameters."""
-        values = parameters.values(self.norm, self.grouping, row_start, row_stop, param_form)
-        return Problem(norm=self.norm, eps=self.eps, scale=self.scale, k=self.k, momentum=self.momentum, **values)
-
-    def blocks(self) -> list[tuple[int, int]]:
-        """Row ranges: as many rows as fill a block."""
-        rows = max(1, BLOCK // min(self.grouping.size, PART))
-        if self.grouping.size > PART:
-            rows = 1
-        return [(start, min(start + rows, self.grouping.groups)) for start in range(0, self.grouping.groups, rows)]
 
 
 @dataclass(slots=True)
@@ -198,7 +110,7 @@ def run_block(
         keep(emulated[0][1])
     fits = [_fit(side, out, s, parts, study) for (_, out), s in zip(emulated, sums, strict=True)]
     totals = [
-        _total(study, runner, machine, out, side, s, fit, row_start, raw if whole else None)
+        _total(study, runner, machine, out, side, s, fit, row_start, x, raw if whole else None)
         for runner, (machine, out), s, fit in zip(study.runners, emulated, sums, fits, strict=True)
     ]
     return Block(totals, _reference(study, raw, x, given, outputs, exact) if whole else Reference())
@@ -217,8 +129,7 @@ def _emulate(study: Study, runner: Runner, x: Elements, loader: Emulated, row_st
 def _rms(study: Study, outputs: Outputs) -> Array:
     """Root mean square of each exact row."""
     plain = study.parameters.weight is None and study.parameters.bias is None
-    trained = study.parameters.running_statistic is None or study.momentum is not None
-    if plain and trained and study.norm.statistic.name == "l2" and not study.norm.is_weight:
+    if plain and not study.has_fixed_statistics and study.norm.statistic.name == "l2" and not study.norm.is_weight:
         with np.errstate(all="ignore"):  # mean(c^2) is at hand: no pass over the elements
             return np.nan_to_num(np.sqrt(outputs.before_eps.data[:, 0]) / outputs.s.data[:, 0], nan=0.0, posinf=0.0)
     return _row_rms(outputs.y, study.grouping.size)
@@ -263,13 +174,17 @@ def _total(
     sums: Array,
     fit: tuple[Array, Array],
     row_start: int,
+    x: Elements,
     raw: Elements | None,
 ) -> Totals:
     totals = Totals(study.grouping.size)
     s, s_hat = side.outputs.s.data[:, 0], _column(out.s, machine.rows)
     kinds = _classify(sums, side.ideal, s, s_hat)
+    if study.has_fixed_statistics:
+        kinds = np.where((kinds == _COLLAPSED) & ~_loses_the_input(out, s, s_hat), 0, kinds)
     finite = sums[:, dev.NONFINITE] == 0
     totals.kinds += np.bincount(kinds, minlength=1 + len(BAD_KINDS))
+    totals.infinite_input = _infinite_inputs(x, np.flatnonzero(kinds == _NONFINITE))
     totals.error.add(sums[finite], fit[0][finite], study.grouping.size)
     totals.ideal.add(side.ideal[finite], fit[1][finite], study.grouping.size)
     totals.worst = _worst(kinds, s, s_hat, machine, row_start)
@@ -282,6 +197,28 @@ def _total(
 
 def _column(value: PerRow, rows: int) -> Array:
     return np.broadcast_to(value.data, (rows, 1))[:, 0]
+
+
+_NONFINITE, _COLLAPSED = 1 + BAD_KINDS.index("nonfinite"), 1 + BAD_KINDS.index("collapsed")
+
+
+def _loses_the_input(out: Outputs, s: Array, s_hat: Array) -> Array:
+    """Whether a divisor that is far too large, or infinite, is what makes beta of a row.
+
+    Under fixed statistics a row whose input is the running mean is beta by right: a channel without variance.
+    """
+    lost: Array = ~(s_hat <= 2 * s)
+    return lost if out.reciprocal is None else lost | (_column(out.reciprocal, len(s)) == 0)
+
+
+def _infinite_inputs(x: Elements, rows: Array) -> int:
+    """How many of some rows have input that is not finite once it is loaded."""
+    if not len(rows):
+        return 0
+    bad = np.zeros(len(rows), np.bool_)
+    for index in range(x.parts):
+        bad |= ~np.isfinite(x.part(index)[rows]).all(axis=1)
+    return int(np.count_nonzero(bad))
 
 
 def _classify(sums: Array, ideal: Array, s: Array, s_hat: Array) -> Array:
@@ -352,7 +289,7 @@ def _unbounded_steps(
 
 def _reference(study: Study, raw: Elements, x: Elements, problem: Problem, outputs: Outputs, exact: Exact) -> Reference:
     reference = Reference()
-    _take_ratio(reference, study, x, outputs, exact, problem)
+    _take_ratio(reference, study, x, outputs, exact)
     if not _all_representable(raw, study.io):
         unrounded = forward(exact, raw, problem, _REFERENCE)
         sums, rms, zero = np.zeros((exact.rows, dev.COLUMNS)), np.ones(exact.rows), np.zeros((1, 1))
@@ -369,11 +306,9 @@ def _all_representable(raw: Elements, io: Format) -> bool:
     return io.name in ("float32", "float64") and raw.part(0).dtype == np.float32
 
 
-def _take_ratio(
-    reference: Reference, study: Study, x: Elements, outputs: Outputs, exact: Exact, problem: Problem
-) -> None:
+def _take_ratio(reference: Reference, study: Study, x: Elements, outputs: Outputs, exact: Exact) -> None:
     """s / sigma of each row, both exact and without eps; sigma is the row's own deviation (or root mean square)."""
-    if study.norm.is_weight or problem.running_statistic is not None:
+    if study.norm.is_weight or study.has_fixed_statistics:
         return
     before = outputs.before_eps.data[:, 0]
     if study.norm.statistic.name == "l2":
@@ -413,8 +348,3 @@ def _in_order(study: Study, blocks: Sequence[tuple[int, int]], jobs: int | None)
         return
     with ThreadPoolExecutor(workers) as pool:
         yield from pool.map(lambda rows: run_block(study, *rows), blocks)
-
-
-def only(study: Study, runner: Runner, source: Source | None = None) -> Study:
-    """The same study with one implementation, and another source if given."""
-    return replace(study, runners=(runner,), source=source or study.source)

@@ -6,14 +6,15 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from normcheck.analysis.engine import Scaled, only, run_block
+from normcheck.analysis.engine import run_block
+from normcheck.analysis.study import Scaled, only
 from normcheck.analysis.thresholds import deviation_severity
 from normcheck.analysis.totals import Extent, Totals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from normcheck.analysis.engine import Runner, Study
+    from normcheck.analysis.study import Runner, Study
 
 RESOLUTION = 2.0**-8
 """Bits to which an end of the interval is found."""

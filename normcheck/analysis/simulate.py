@@ -13,7 +13,7 @@ import numpy as np
 
 from normcheck import __version__
 from normcheck.analysis.assemble import Labels, assemble
-from normcheck.analysis.engine import Runner, Study
+from normcheck.analysis.study import Runner, Study
 from normcheck.arithmetic.formats import Format, format_named
 from normcheck.arithmetic.orders import Order, order_named
 from normcheck.arithmetic.rounding import Mode, Rounding

@@ -189,6 +189,7 @@ class Totals:
     error: ErrorTotal = field(default_factory=ErrorTotal)
     ideal: ErrorTotal = field(default_factory=ErrorTotal)
     flagged: Array = field(default_factory=lambda: np.zeros(3, np.int64))
+    infinite_input: int = 0
     zero_rows: int = 0
     flushed_rows: int = 0
     negative_rows: int = 0
@@ -213,7 +214,7 @@ class Totals:
         self.worst = worst_of(self.worst + other.worst)
         self.error.merge(other.error)
         self.ideal.merge(other.ideal)
-        for name in ("zero_rows", "flushed_rows", "negative_rows", "eps_dominated_rows"):
+        for name in ("infinite_input", "zero_rows", "flushed_rows", "negative_rows", "eps_dominated_rows"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.max_relative_error = max(self.max_relative_error, other.max_relative_error)
         self.eps_share_max = max(self.eps_share_max, other.eps_share_max)
@@ -239,7 +240,12 @@ class Totals:
         """Row classes, as they are reported."""
         _, nonfinite, collapsed, amplified, shrunk = (int(k) for k in self.kinds)
         return Rows(
-            total=int(self.kinds.sum()), nonfinite=nonfinite, collapsed=collapsed, amplified=amplified, shrunk=shrunk
+            total=int(self.kinds.sum()),
+            nonfinite=nonfinite,
+            collapsed=collapsed,
+            amplified=amplified,
+            shrunk=shrunk,
+            infinite_input=self.infinite_input,
         )
 
     def deviation(self) -> Deviation:

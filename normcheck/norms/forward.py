@@ -34,7 +34,7 @@ class Problem:
     and beta, per row or per element; None for 1 and 0. running_mean, running_statistic: fixed statistics of eval
     mode, or, with a momentum, the old ones that a batch's are mixed into; the latter is the variance for l2, else the
     statistic itself. momentum: weight of the batch's statistics; None in eval mode and where none are kept.
-    residual: added to the input first.
+    residual: added to the input first. weight_offset: what the norm adds to gamma before it multiplies.
     """
 
     norm: Norm
@@ -47,6 +47,7 @@ class Problem:
     running_statistic: PerRow | None = None
     momentum: float | None = None
     residual: Elements | None = None
+    weight_offset: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +93,9 @@ def forward(a: Arithmetic, x: Elements, problem: Problem, how: Implementation) -
             if row is not None:
                 a.convert("saved", row)
     weight = problem.weight
-    if weight is not None and how.weight_offset:
-        weight = a.add("gain", weight, a.constant("gain", how.weight_offset))
+    offset = problem.weight_offset or how.weight_offset
+    if weight is not None and offset:
+        weight = a.add("gain", weight, a.constant("gain", offset))
     running = _updated(a, mean, before_eps, problem)
     if how.normalize_form == "fold" and reciprocal is not None:
         y = _folded(a, x, mean, reciprocal, weight, problem.bias)

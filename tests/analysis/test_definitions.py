@@ -13,7 +13,7 @@ import pytest
 from normcheck import emulate, simulate
 from normcheck.analysis import assemble as assembling
 from normcheck.analysis.assemble import Labels, assemble
-from normcheck.analysis.engine import BLOCK, Runner, Study
+from normcheck.analysis.study import BLOCK, Runner, Study
 from normcheck.arithmetic.formats import format_named
 from normcheck.arithmetic.orders import Order
 from normcheck.arithmetic.rounding import Rounding

@@ -8,7 +8,7 @@ import pytest
 
 from normcheck import simulate
 from normcheck.analysis import assemble as assembling
-from normcheck.analysis import engine, safe_scale
+from normcheck.analysis import safe_scale, study
 
 MANY_ROWS = (2000, 64)
 """Where deviation bounds the interval: the average over many rows moves smoothly with the scale."""
@@ -203,7 +203,7 @@ LARGE = {
 
 @pytest.mark.parametrize("settings", LARGE.values(), ids=LARGE)
 def test_of_a_large_input_the_worst_blocks_are_searched(settings, monkeypatch):
-    monkeypatch.setattr(engine, "BLOCK", 4096)
+    monkeypatch.setattr(study, "BLOCK", 4096)
     whole, _ = fresh(1.0, search=True, **settings)
     monkeypatch.setattr(safe_scale, "_FEW_ELEMENTS", 0)
     sampled, _ = fresh(1.0, search=True, **settings)
@@ -214,7 +214,7 @@ def test_of_a_large_input_the_worst_blocks_are_searched(settings, monkeypatch):
 
 def test_what_the_blocks_searched_do_not_show_the_whole_does(monkeypatch):
     settings = LARGE["heavy tails"]
-    monkeypatch.setattr(engine, "BLOCK", 4096)
+    monkeypatch.setattr(study, "BLOCK", 4096)
     monkeypatch.setattr(safe_scale, "_FEW_ELEMENTS", 0)
     want, _ = fresh(1.0, search=True, **settings)
     monkeypatch.setattr(safe_scale, "_nearest_to_trouble", lambda extents: [len(extents) // 2])  # an ordinary one

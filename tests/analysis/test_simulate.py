@@ -10,7 +10,7 @@ import pytest
 
 from normcheck import UsageError, simulate
 from normcheck.analysis import assemble as assembling
-from normcheck.analysis import engine
+from normcheck.analysis import study
 from normcheck.render import json_report
 from normcheck.results import Rows
 
@@ -411,7 +411,7 @@ def test_every_norm_runs_in_every_generic_implementation():
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Cut inputs into many blocks, so that threads have something to share."""
-    monkeypatch.setattr(engine, "BLOCK", 4096)
+    monkeypatch.setattr(study, "BLOCK", 4096)
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -429,7 +429,7 @@ def test_the_same_seed_gives_the_same_bytes_whatever_jobs_is(settings):
 @pytest.mark.usefixtures("no_search")
 def test_nor_do_they_depend_on_jobs_in_blocks_of_the_usual_size():
     shape = (2, 4, 512, 256)
-    assert math.prod(shape) > engine.BLOCK
+    assert math.prod(shape) > study.BLOCK
     for wanted in ({"implementations": ["pure"]}, {"implementations": ["wide-sum"], "rounding": "stochastic"}):
         one, two, other = (
             json(run(**wanted, shape=shape, jobs=jobs, seed=seed)) for jobs, seed in ((1, 5), (2, 5), (2, 6))

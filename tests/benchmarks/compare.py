@@ -25,7 +25,8 @@ from pathlib import Path
 import numpy as np
 
 from normcheck import __version__
-from normcheck.analysis.engine import Runner, Study, run, run_block
+from normcheck.analysis.engine import run, run_block
+from normcheck.analysis.study import Runner, Study
 from normcheck.arithmetic import kernels, sums
 from normcheck.arithmetic.events import no_events
 from normcheck.arithmetic.formats import format_named
