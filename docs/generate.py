@@ -43,7 +43,7 @@ from normcheck.render.schema import schema
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from normcheck.analysis.rules import Rule
+    from normcheck.analysis.rule import Rule
     from normcheck.norms.implementations import Implementation
 
 ROOT = Path(__file__).resolve().parent.parent

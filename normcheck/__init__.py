@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from normcheck.analysis.emulate import emulate
-    from normcheck.analysis.rules import Rule
+    from normcheck.analysis.rule import Rule
     from normcheck.analysis.simulate import simulate
     from normcheck.arithmetic.formats import Format
     from normcheck.arithmetic.rounding import round_to

@@ -222,7 +222,7 @@ class LayerFacts:
 
     `how`: how its kind was decided; `sure` where that leaves no doubt, else `might_be` names the other kinds.
     `stored`: the format of its parameters in the file; None without parameters. `assumed`: the settings that nothing
-    but a default says, such as "eps" or "num_groups".
+    but a default says, such as "eps" or "num_groups". `size`: elements that share a statistic, n.
     """
 
     name: str
@@ -238,6 +238,7 @@ class LayerFacts:
     eps_source: Literal["module", "config", "option", "assumed"]
     stored: str | None
     assumed: tuple[str, ...]
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

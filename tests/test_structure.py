@@ -38,12 +38,12 @@ FOREIGN = {  # heavy or defining libraries, and the modules or folders (ending i
         "normcheck.arithmetic.general",
         "normcheck.layers.counter_rng",
         "normcheck.analysis.deviation",
-        "normcheck.analysis.simulate",  # its version, for the report's environment
+        "normcheck.analysis.reporting",  # its version, for the report's environment
     },
     "scipy": {
         "normcheck.norms.constants",
         "normcheck.layers.distributions",
-        "normcheck.analysis.simulate",  # its version
+        "normcheck.analysis.reporting",  # its version
     },
     "torch": {"normcheck.layers.", "normcheck.nn."},
 }

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from normcheck.analysis.engine import Reference, run
 from normcheck.analysis.headroom import headroom
-from normcheck.analysis.rules import Case, findings_of, verdict_of
+from normcheck.analysis.rule import Case
+from normcheck.analysis.rules import findings_of, verdict_of
 from normcheck.analysis.safe_scale import safe_scale
 from normcheck.analysis.study import Remembered, Runner, Study
 from normcheck.results import Input, Representation, Result, ScaleRatio, Shape
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """What a result says of its settings beside its figures."""
+    """What a result says of its settings beside its figures. unasked: implementations run as a view that is a note."""
 
     layer: str | None
     precision: str
@@ -35,7 +36,7 @@ class Labels:
     eps_source: Literal["module", "config", "option", "assumed"]
     source: str
     assumed: bool
-    asked: bool = True
+    unasked: frozenset[str] = frozenset()
     parameters: ParameterFacts | None = None
 
 
@@ -111,7 +112,7 @@ def _result(
         headroom=room,
         safe_scale=scale,
         verdict="ok",
-        asked=labels.asked,
+        asked=runner.implementation.name not in labels.unasked,
         parameters=labels.parameters,
     )
 

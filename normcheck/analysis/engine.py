@@ -180,8 +180,8 @@ def _total(
     totals = Totals(study.grouping.size)
     s, s_hat = side.outputs.s.data[:, 0], _column(out.s, machine.rows)
     kinds = _classify(sums, side.ideal, s, s_hat)
-    if study.has_fixed_statistics:
-        kinds = np.where((kinds == _COLLAPSED) & ~_loses_the_input(out, s, s_hat), 0, kinds)
+    suspects = np.flatnonzero(kinds == _COLLAPSED)
+    kinds[suspects[~_loses_the_input(study, out, s, s_hat, suspects)]] = 0
     finite = sums[:, dev.NONFINITE] == 0
     totals.kinds += np.bincount(kinds, minlength=1 + len(BAD_KINDS))
     totals.infinite_input = _infinite_inputs(x, np.flatnonzero(kinds == _NONFINITE))
@@ -202,13 +202,21 @@ def _column(value: PerRow, rows: int) -> Array:
 _NONFINITE, _COLLAPSED = 1 + BAD_KINDS.index("nonfinite"), 1 + BAD_KINDS.index("collapsed")
 
 
-def _loses_the_input(out: Outputs, s: Array, s_hat: Array) -> Array:
-    """Whether a divisor that is far too large, or infinite, is what makes beta of a row.
+def _loses_the_input(study: Study, out: Outputs, s: Array, s_hat: Array, rows: Array) -> Array:
+    """Whether the norm itself made beta of some rows: a divisor far too large or infinite, or nothing left to divide.
 
-    Under fixed statistics a row whose input is the running mean is beta by right: a channel without variance.
+    A row can be beta by right, or by a gamma that is nearly 0: a channel that is switched off, or, under fixed
+    statistics, one whose input is the running mean.
     """
-    lost: Array = ~(s_hat <= 2 * s)
-    return lost if out.reciprocal is None else lost | (_column(out.reciprocal, len(s)) == 0)
+    lost: Array = ~(s_hat[rows] <= 2 * s[rows])
+    if out.reciprocal is not None:
+        lost |= _column(out.reciprocal, len(s))[rows] == 0
+    if out.normalized is not None and len(rows) and not study.has_fixed_statistics:
+        empty = np.ones(len(rows), np.bool_)
+        for index in range(out.normalized.parts):
+            empty &= ~out.normalized.part(index)[rows].any(axis=1)
+        lost |= empty
+    return lost
 
 
 def _infinite_inputs(x: Elements, rows: Array) -> int:

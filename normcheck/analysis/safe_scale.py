@@ -146,7 +146,7 @@ def _edge(search: _Search, clean: float, direction: int, guess: float | None) ->
         if abs(bits) > FARTHEST:
             return direction * FARTHEST  # all inputs are zeros, or infinities, long before
         clean, dirty = (bits, None) if search.clean(bits) else (clean, bits)
-        step *= 2.0
+        step *= 4.0
     while True:
         while abs(dirty - clean) > RESOLUTION:
             middle = (clean + dirty) / 2

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
-import platform
-import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from normcheck import __version__
 from normcheck.analysis.assemble import Labels, assemble
+from normcheck.analysis.reporting import report_of
 from normcheck.analysis.study import Runner, Study
 from normcheck.arithmetic.formats import Format, format_named
 from normcheck.arithmetic.orders import Order, order_named
@@ -25,7 +22,7 @@ from normcheck.norms.constants import effective_k
 from normcheck.norms.implementations import Implementation, default_implementations, implementation_named
 from normcheck.norms.parameters import Parameters, Storage, storage_named
 from normcheck.norms.table import Grouping, Norm, grouping, norm_named
-from normcheck.results import FORMAT, Finding, FindingCounts, Report, Result, Skipped, Summary, Tool
+from normcheck.results import Finding, Report, Result, Skipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -103,7 +100,14 @@ def simulate(
                 progress((place + fraction) / len(plans))
 
         pairs += assemble(plan.study, plan.labels, rounds, jobs=jobs, progress=report)
-    return _report(pairs, skipped, settings | {"distribution": str(source.distribution)}, jobs)
+    return report_of(
+        "simulate",
+        settings | {"distribution": str(source.distribution)},
+        jobs,
+        results=[result for result, _ in pairs],
+        findings=[finding for _, found in pairs for finding in found],
+        skipped=skipped,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,39 +232,4 @@ def _parameters(common: _Common, norm: Norm, group: Grouping) -> Parameters:
     return Parameters(running_mean=mean * channels if norm.centred else None, running_statistic=spread * channels)
 
 
-def _report(
-    pairs: list[tuple[Result, list[Finding]]], skipped: list[Skipped], settings: dict[str, Any], jobs: int | None
-) -> Report:
-    findings = [finding for _, found in pairs for finding in found]
-    counts = {s: sum(f.severity == s for f in findings) for s in ("error", "warning", "note")}
-    return Report(
-        format=FORMAT,
-        tool=Tool(name="normcheck", version=__version__),
-        command="simulate",
-        settings={name: list(v) if isinstance(v, tuple) else v for name, v in settings.items()},
-        environment=environment(jobs),
-        results=tuple(result for result, _ in pairs),
-        findings=tuple(findings),
-        skipped=tuple(skipped),
-        summary=Summary(layers=0, results=len(pairs), findings=FindingCounts(**counts)),
-    )
-
-
-def environment(jobs: int | None) -> dict[str, Any]:
-    """Versions and machine: everything of a report that may differ between two runs of the same input."""
-    import numba  # noqa: PLC0415  # only to name its version
-    import scipy  # noqa: PLC0415  # the same
-
-    return {
-        "python": platform.python_version(),
-        "platform": sys.platform,
-        "machine": platform.machine(),
-        "processors": os.cpu_count() or 1,
-        "jobs": jobs or os.cpu_count() or 1,
-        "numpy": np.__version__,
-        "numba": numba.__version__,
-        "scipy": scipy.__version__,
-    }
-
-
-__all__ = ["environment", "simulate"]
+__all__ = ["simulate"]

@@ -16,7 +16,10 @@ class Thresholds:
     headroom_bits: overflow headroom below which there is little (NC103). count_error: relative error of the rounded
     element count (NC106). deviation_ideal, deviation: relative rms error, as a multiple of the ideal and absolute
     (NC301). lost_mass_warning, lost_mass_error: NC302. variance_bits: right leading bits that a one-pass variance
-    must keep (NC303). coherent: gain and offset in units of roundoff of the io format (NC304).
+    must keep (NC303). coherent: gain and offset in units of roundoff of the io format (NC304). parameter_change: what
+    rounding may do to gamma / sqrt(var + eps), relative, and to the running mean, in deviations (NC204).
+    stalled_update: the change of a batch's mean, in deviations, or variance, relative, that the running statistics may
+    miss (NC305).
     """
 
     headroom_bits: float = 1.0
@@ -27,6 +30,8 @@ class Thresholds:
     lost_mass_error: float = 0.1
     variance_bits: float = 4.0
     coherent: float = 4.0
+    parameter_change: float = 0.05
+    stalled_update: float = 0.1
 
 
 DEFAULTS = Thresholds()

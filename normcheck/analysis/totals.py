@@ -159,6 +159,11 @@ def fitted(sums: Array, n: int) -> tuple[Array, Array, Array]:
 
     A row whose y does not vary has alpha = 1: its error is all offset.
     """
+    with np.errstate(over="ignore", invalid="ignore"):  # exact rows may be infinite where the computed ones are clipped
+        return _fitted(sums, n)
+
+
+def _fitted(sums: Array, n: int) -> tuple[Array, Array, Array]:
     y, e = sums[:, dev.Y], sums[:, dev.E]
     spread = sums[:, dev.YY] - y * y / n
     together = sums[:, dev.YE] - y * e / n

@@ -10,7 +10,8 @@ import pytest
 from test_definitions import PURE, SEQUENTIAL, _no_search, assess  # its helper and fixture serve here too
 
 from normcheck import rules, simulate
-from normcheck.analysis.rules import RULES, Case, findings_of
+from normcheck.analysis.rule import Case
+from normcheck.analysis.rules import RULES, findings_of
 from normcheck.analysis.thresholds import DEFAULTS
 from normcheck.arithmetic.rounding import Rounding
 from normcheck.norms.implementations import IMPLEMENTATIONS

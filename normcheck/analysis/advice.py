@@ -1,0 +1,124 @@
+"""What to change, tried before it is said: parameters in float32, or a norm that squares nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from normcheck.analysis.assemble import assemble
+from normcheck.analysis.plans import Premise, plans_of
+from normcheck.analysis.rule import KEEP_PARAMETERS, absolute_norm
+from normcheck.arithmetic.formats import format_named
+from normcheck.norms.implementations import IMPLEMENTATIONS
+from normcheck.norms.table import norm_named
+from normcheck.results import Advice, Finding, Result
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from normcheck.layers.layer import Layer
+
+_WIDE = "wide"
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A layer with all its results and findings."""
+
+    layer: Layer
+    results: list[Result]
+    findings: list[Finding]
+
+
+def advice_of(checked: Sequence[Checked], premise: Premise) -> list[Advice]:
+    """Return what would mend the layers that failed, each remedy tried on each of them."""
+    return [advice for part in (_parameters, _statistics) for advice in [part(checked, premise)] if advice]
+
+
+def _parameters(checked: Sequence[Checked], premise: Premise) -> Advice | None:
+    """Parameters in float32, for layers whose own format breaks them."""
+    broken = [(item, wrong) for item in checked if (wrong := _broken_by_parameters(item))]
+    if not broken:
+        return None
+    changed = replace(premise, storage="float32", params="autocast", norms=())
+    helped = [item.layer for item, wrong in broken if all(_is_mended(item.layer, result, changed) for result in wrong)]
+    return Advice(
+        title="keep the parameters and running statistics of these layers in float32",
+        layers=tuple(item.layer.name for item, _ in broken),
+        snippet=_listed([item.layer.name for item, _ in broken]) + _FLOAT,
+        evidence=f"tried with --params autocast: no row is lost any more in {len(helped)} of {len(broken)} layers",
+    )
+
+
+_FLOAT = "for name in layers:\n    model.get_submodule(name).float()\n"
+
+
+def _broken_by_parameters(item: Checked) -> list[Result]:
+    fixes = {(f.precision, f.implementation, f.mode) for f in item.findings if f.fix == KEEP_PARAMETERS}
+    return [r for r in item.results if r.asked and r.rows.bad and (r.precision, r.implementation, r.mode) in fixes]
+
+
+def _is_mended(layer: Layer, result: Result, premise: Premise) -> bool:
+    again = _run(layer, replace(premise, mode=result.mode), result.norm, result.precision, result.implementation)
+    return bool(again) and all(r.rows.bad == r.rows.infinite_input for r in again)
+
+
+def _statistics(checked: Sequence[Checked], premise: Premise) -> Advice | None:
+    """Statistics in float32, or L1 by means of means, for layers that fail where the io format computes them."""
+    failed = [(item, wrong) for item in checked if (wrong := _failing_in_pure(item))]
+    if not failed:
+        return None
+    safe_wide = [item for item, wrong in failed if all(_is_safe_in_wide(item, result) for result in wrong)]
+    absolute = [item for item, wrong in failed if all(_is_safe_in_l1(item.layer, result, premise) for result in wrong)]
+    kernels = sorted({result.implementation for _, wrong in failed for result in wrong})
+    count = f"of {len(failed)} layers"
+    return Advice(
+        title=f"where norms are computed as in {', '.join(kernels)}, compute these layers in float32",
+        layers=tuple(item.layer.name for item, _ in failed),
+        snippet=_listed([item.layer.name for item, _ in failed]),
+        evidence=(
+            f"tried: `wide` is safe in {len(safe_wide)} {count}; "
+            f"the L1 statistic in its place, under `pure-scaled`, in {len(absolute)} {count}"
+        ),
+    )
+
+
+def _failing_in_pure(item: Checked) -> list[Result]:
+    return [
+        r
+        for r in item.results
+        if r.implementation != _WIDE and r.mode == "train" and r.verdict == "unsafe" and r.norm == item.layer.norm.name
+    ]
+
+
+def _is_safe_in_wide(item: Checked, failed: Result) -> bool:
+    same = [
+        r
+        for r in item.results
+        if (r.norm, r.precision, r.mode) == (failed.norm, failed.precision, failed.mode) and r.implementation == _WIDE
+    ]
+    return bool(same) and all(r.verdict != "unsafe" for r in same)
+
+
+def _is_safe_in_l1(layer: Layer, failed: Result, premise: Premise) -> bool:
+    if layer.norm.is_weight:
+        return False
+    name = absolute_norm(failed.norm)
+    asked = replace(premise, norms=(norm_named(name),), mode=failed.mode)
+    again = _run(layer, asked, name, failed.precision, "pure-scaled")
+    return bool(again) and all(r.verdict != "unsafe" for r in again)
+
+
+def _run(layer: Layer, premise: Premise, norm: str, precision: str, implementation: str) -> list[Result]:
+    """Run a layer once more, in one precision under one implementation."""
+    narrowed = replace(
+        premise, precisions=(format_named(precision),), implementations=(IMPLEMENTATIONS[implementation],)
+    )
+    plans = [plan for plan in plans_of(layer, narrowed) if plan.study.norm.name == norm]
+    runs = [assemble(plan.study, plan.labels, premise.rounding, jobs=1, search=False) for plan in plans]
+    return [result for run in runs for result, _ in run]
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The names as a list in Python, one a line."""
+    return "layers = [\n" + "".join(f"    {name!r},\n" for name in names) + "]\n"

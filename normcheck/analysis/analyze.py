@@ -1,0 +1,282 @@
+"""`analyze`: the norm layers of a model, each under the precisions and kernels that it is to run in."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+import os
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from normcheck.analysis.advice import Checked, advice_of
+from normcheck.analysis.assemble import assemble
+from normcheck.analysis.models import Found, load
+from normcheck.analysis.plans import Mode as ModeName
+from normcheck.analysis.plans import Premise, alternatives, assumptions_of, plans_of, shape_of
+from normcheck.analysis.reporting import report_of
+from normcheck.analysis.rules import layer_findings, skipped_findings
+from normcheck.arithmetic.formats import format_named
+from normcheck.arithmetic.orders import order_named
+from normcheck.arithmetic.rounding import Mode, Rounding
+from normcheck.errors import UnreadableError, UsageError, unknown_name
+from normcheck.layers.distributions import parse_distribution
+from normcheck.layers.sources import Synthetic
+from normcheck.norms.implementations import implementation_named
+from normcheck.norms.parameters import storage_named
+from normcheck.norms.table import grouping, norm_named
+from normcheck.results import LayerFacts, Report, Skipped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from normcheck.layers.layer import Layer
+
+ConstantKind = Literal["exact", "paper"]
+
+
+def analyze(
+    model: Any = (),
+    *,
+    inputs: Any = None,
+    activations: str | None = None,
+    model_factory: str | None = None,
+    input_file: str | None = None,
+    precisions: Sequence[str] = ("fp16", "bf16"),
+    norms: Sequence[str] = (),
+    implementations: Sequence[str] = (),
+    params: str = "half",
+    mode: ModeName | None = None,
+    distribution: str = "gaussian",
+    mean: float = 0.0,
+    std: float = 1.0,
+    seed: int = 0,
+    batch_size: int = 32,
+    spatial: tuple[int, ...] = (8, 8),
+    kinds: Sequence[tuple[str, str]] = (),
+    eps: Sequence[tuple[str | None, float]] = (),
+    layers: Sequence[str] = (),
+    match: Any = None,
+    trust: bool = False,
+    constant: ConstantKind = "exact",
+    k: int = 10,
+    rounding: Mode = "nearest-even",
+    order: str | None = None,
+    ftz: bool = False,
+    daz: bool = False,
+    jobs: int | None = None,
+    progress: Callable[[float, str], None] | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Report:
+    """Check every normalization layer of a model and return the report.
+
+    Args:
+        model: the path of a checkpoint or of a directory with one, several of them, or a live torch module.
+        inputs: of a live module: a tensor, a tuple of them, or a mapping of keywords; the module is run on them once,
+            and its norms are checked on what reaches them.
+        activations: file of recorded inputs (`normcheck.record`), by layer.
+        model_factory: ``package.module:factory``, which is imported and called for the module; the weights of `model`
+            are put into it. input_file: what it is run on.
+        precisions: formats of the elements. norms: put in place of a layer's own, besides it.
+        implementations: how kernels compute; without any, `wide`, and `pure` as a view whose findings are notes.
+        params: where parameters and running statistics live: half, autocast, half-except-norms, io, float32, stored.
+        mode: of norms with running statistics; both unless given.
+        distribution, mean, std: of inputs of which nothing is known; with running statistics, the distribution's
+            shape alone. seed: of the random numbers.
+        batch_size, spatial: assumed where a norm's n depends on them.
+        kinds: (pattern, kind) for layers whose kind is known better. eps: (pattern or None, value).
+        layers: patterns; only layers whose names match one are checked.
+        match: classes of one's own that are norms, see `normcheck.record`.
+        trust: run the code in a file that cannot be read otherwise.
+        constant, k: of l1, linf, topk and range. rounding, ftz, daz: of every operation. order: of every sum.
+        jobs: threads; all processors unless given. The report does not depend on it.
+        progress: called with the fraction done and the layer at work. say: called with lines about what was found.
+
+    Raises:
+        UsageError: a name, value or combination that cannot be used. UnreadableError: no file could be read.
+    """
+    settings = {
+        name: value
+        for name, value in locals().items()
+        if name not in ("model", "inputs", "match", "progress", "say", "jobs")
+    }
+    _check(mode, batch_size, spatial, constant, k, jobs)
+    noise = Synthetic(parse_distribution(distribution), mean, std, seed)
+    loaded = load(
+        model,
+        inputs=inputs,
+        activations=activations,
+        factory=model_factory,
+        input_file=input_file,
+        kinds=kinds,
+        eps=eps,
+        match=match,
+        trust=trust,
+        seed=seed,
+    )
+    if loaded.unreadable and not loaded.found:
+        raise UnreadableError(*(item.reason for item in loaded.unreadable))
+    premise = Premise(
+        precisions=tuple(dict.fromkeys(map(format_named, _listed(precisions, "precision")))),
+        norms=tuple(dict.fromkeys(map(norm_named, _listed(norms)))),
+        implementations=tuple(dict.fromkeys(map(implementation_named, _listed(implementations)))),
+        storage=storage_named(params),
+        params=params,
+        mode=mode,
+        noise=noise,
+        batch_size=batch_size,
+        spatial=tuple(spatial),
+        constant=constant,
+        k=k,
+        rounding=Rounding(rounding, None, ftz, daz, seed),
+        order=None if order is None else order_named(order),
+        activations=loaded.activations,
+        recorded=loaded.recorded,
+    )
+    chosen = _chosen(loaded.found, _listed(layers))
+    if say is not None:
+        for line in _announced(loaded.found, chosen):
+            say(line)
+    checked = _run(chosen, premise, jobs, progress or (lambda _fraction, _text: None))
+    facts = [_facts(file, layer, premise) for file, layer in chosen]
+    skipped = [*loaded.skipped, *_not_run(chosen, premise), *_unmatched(loaded.activations, chosen, layers, loaded)]
+    own = [finding for fact in facts for finding in layer_findings(fact)]
+    left_out = [finding for item in loaded.skipped for finding in skipped_findings(item)]
+    return report_of(
+        "analyze",
+        settings | {"models": [found.path for found in loaded.found], "distribution": str(noise.distribution)},
+        jobs,
+        results=[result for item in checked for result in item.results],
+        findings=[finding for item in checked for finding in item.findings] + own + left_out,
+        skipped=skipped,
+        layers=facts,
+        advice=advice_of(checked, premise),
+        unreadable=loaded.unreadable,
+    )
+
+
+def _check(mode: str | None, batch_size: int, spatial: Sequence[int], constant: str, k: int, jobs: int | None) -> None:
+    if mode is not None and mode not in get_args(ModeName):
+        raise unknown_name("mode", mode, get_args(ModeName), "normcheck analyze --help")
+    if constant not in get_args(ConstantKind):
+        raise unknown_name("constant", constant, get_args(ConstantKind), "normcheck analyze --help")
+    for name, value in (("batch size", batch_size), ("k", k), ("jobs", 1 if jobs is None else jobs)):
+        if value < 1:
+            raise UsageError(f"{name} must be at least 1, received {value}")
+    if any(size < 1 for size in spatial):
+        raise UsageError(f"spatial sizes must be at least 1, received {','.join(map(str, spatial))}")
+
+
+def _listed(names: Sequence[str], what: str | None = None) -> tuple[str, ...]:
+    listed = (names,) if isinstance(names, str) else tuple(names)
+    if what is not None and not listed:
+        raise UsageError(f"no {what} given: name at least one")
+    return listed
+
+
+def _chosen(found: Sequence[Found], patterns: Sequence[str]) -> list[tuple[str, Layer]]:
+    """The layers that are asked for, with their files; all where there are no patterns."""
+    pairs = [(model.path, layer) for model in found for layer in model.layers]
+    for pattern in patterns:
+        if pairs and not any(_matches(layer, pattern) for _, layer in pairs):
+            near = ", ".join(layer.name for _, layer in pairs[:3])
+            raise UsageError(f"--layer {pattern!r} matches none of {len(pairs)} layers, such as {near}")
+    if not patterns:
+        return pairs
+    return [(file, layer) for file, layer in pairs if any(_matches(layer, pattern) for pattern in patterns)]
+
+
+def _matches(layer: Layer, pattern: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for name in (layer.name, *layer.aliases))
+
+
+def _announced(found: Sequence[Found], chosen: Sequence[tuple[str, Layer]]) -> Iterator[str]:
+    """One line a model: how many layers of which kinds."""
+    for model in found:
+        kinds = Counter(layer.norm.name for file, layer in chosen if file == model.path)
+        listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()) or "none"
+        yield f"{model.path}: {model.reader}, norm layers: {listed}"
+
+
+def _run(
+    chosen: Sequence[tuple[str, Layer]], premise: Premise, jobs: int | None, progress: Callable[[float, str], None]
+) -> list[Checked]:
+    """Check the layers, several at once; in order, whatever finishes first."""
+    work = [math.prod(shape_of(layer, premise)) for _, layer in chosen]
+    total, done, lock = sum(work) or 1, 0.0, Lock()
+    workers = max(1, min(jobs or os.cpu_count() or 1, len(chosen)))
+    inside = max(1, (jobs or os.cpu_count() or 1) // workers)
+
+    def check(place: int) -> Checked:
+        nonlocal done
+        layer = chosen[place][1]
+        progress(done / total, layer.name)
+        pairs = [
+            pair
+            for plan in plans_of(layer, premise)
+            for pair in assemble(plan.study, plan.labels, premise.rounding, jobs=inside)
+        ]
+        with lock:
+            done += work[place]
+        progress(done / total, layer.name)
+        return Checked(layer, [result for result, _ in pairs], [f for _, found in pairs for f in found])
+
+    if workers == 1:
+        return [check(place) for place in range(len(chosen))]
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(check, range(len(chosen))))
+
+
+def _facts(file: str, layer: Layer, premise: Premise) -> LayerFacts:
+    recorded = premise.activations.get(layer.name)
+    shape = shape_of(layer, premise) if recorded is None else recorded.shape
+    if layer.norm.where == "layer":
+        shape = shape_of(layer, premise)
+    form = layer.parameters.form
+    return LayerFacts(
+        name=layer.name,
+        file=file,
+        norm=layer.norm.name,
+        aliases=layer.aliases,
+        how=layer.how,
+        sure=layer.sure,
+        might_be=layer.might_be,
+        channels=layer.channels,
+        num_groups=layer.num_groups,
+        eps=layer.eps,
+        eps_source=layer.eps_source,
+        stored=None if form is None else form.name,
+        assumed=assumptions_of(layer, premise),
+        size=grouping(layer.norm, shape, layer.num_groups).size,
+    )
+
+
+def _not_run(chosen: Sequence[tuple[str, Layer]], premise: Premise) -> list[Skipped]:
+    """Norms and implementations that were asked for and fit no layer."""
+    layers = [layer for _, layer in chosen]
+    out = [
+        Skipped(name=norm.name, reason=f"no layer that {norm.name} could stand in for")
+        for norm in premise.norms
+        if layers and not any(norm == layer.norm or alternatives(layer, (norm,)) for layer in layers)
+    ]
+    return out + [
+        Skipped(name=f"{norm.name} {row.name}", reason=f"{row.name} does not define {norm.name}")
+        for row in premise.implementations
+        for norm in dict.fromkeys(layer.norm for layer in layers)
+        if not row.defines(norm)
+    ]
+
+
+def _unmatched(
+    activations: Mapping[str, Any], chosen: Sequence[tuple[str, Layer]], patterns: Sequence[str], loaded: Any
+) -> list[Skipped]:
+    """Recorded inputs of layers that the model does not have."""
+    if patterns:
+        return []
+    names = {layer.name for _, layer in chosen}
+    return [
+        Skipped(name=name, reason=f"recorded in {loaded.recorded}, but the model has no such layer")
+        for name in activations
+        if name not in names
+    ]

@@ -1,0 +1,169 @@
+"""From what the user names to layers: files and directories read, modules walked and run, recordings found."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from normcheck.errors import UnreadableError, UsageError
+from normcheck.layers.discovery import discover
+from normcheck.layers.readers import read
+from normcheck.results import Skipped
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from normcheck.layers.contents import Array, Contents
+    from normcheck.layers.layer import Layer
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A model and its norm layers."""
+
+    path: str
+    reader: str
+    layers: tuple[Layer, ...]
+    trusted: bool
+
+
+@dataclass(slots=True)
+class Loaded:
+    """All that the user named: models, what was left out, what could not be read, and recorded inputs."""
+
+    found: list[Found] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    unreadable: list[Skipped] = field(default_factory=list)
+    activations: Mapping[str, Array] = field(default_factory=dict)
+    recorded: str = ""
+    matched: set[str] = field(default_factory=set)
+
+
+def load(
+    model: Any,
+    *,
+    inputs: Any,
+    activations: str | None,
+    factory: str | None,
+    input_file: str | None,
+    kinds: Sequence[tuple[str, str]],
+    eps: Sequence[tuple[str | None, float]],
+    match: Any,
+    trust: bool,
+    seed: int,
+) -> Loaded:
+    """Read, build and run what is needed to know the layers and, where there is input, what reaches them.
+
+    Raises:
+        UsageError: options that contradict each other. UnreadableError: recorded inputs that cannot be read.
+    """
+    loaded = Loaded()
+    module, contents = _contents(model, factory, loaded, match=match, trust=trust)
+    _record(module, inputs, input_file, activations, loaded, match=match, seed=seed)
+    for item in contents:
+        _discover(item, loaded, kinds, eps, several=len(contents) > 1)
+    _check_patterns(loaded, [pattern for pattern, _ in (*kinds, *eps)])
+    return loaded
+
+
+def _discover(
+    item: Contents,
+    loaded: Loaded,
+    kinds: Sequence[tuple[str, str]],
+    eps: Sequence[tuple[str | None, float]],
+    *,
+    several: bool,
+) -> None:
+    """Find the layers of one model; of several models each takes only the options that match a layer of its own."""
+    prefix = f"{item.path}:" if several else ""
+    try:
+        if several:
+            names = [name for layer in discover(item).layers for name in (layer.name, *layer.aliases)]
+            kinds = [pair for pair in kinds if _matches(pair[0], names)]
+            eps = [pair for pair in eps if pair[0] is None or _matches(pair[0], names)]
+            loaded.matched |= {pattern for pattern, _ in (*kinds, *eps) if pattern is not None}
+        found = discover(item, kinds=kinds, eps=eps)
+    except UnreadableError as error:  # a tensor that turns out to be damaged
+        loaded.unreadable.append(Skipped(name=item.path, reason=str(error)))
+        return
+    if not several:
+        loaded.matched |= {pattern for pattern, _ in (*kinds, *eps) if pattern is not None}
+    layers = tuple(replace(layer, name=prefix + layer.name) for layer in found.layers)
+    loaded.found.append(Found(item.path, item.reader, layers, item.trusted))
+    loaded.skipped += [Skipped(name=prefix + o.name, reason=o.reason) for o in found.omitted]
+
+
+def _matches(pattern: str, names: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for name in names)
+
+
+def _check_patterns(loaded: Loaded, patterns: Sequence[str | None]) -> None:
+    unmatched = [p for p in patterns if p is not None and p not in loaded.matched]
+    if unmatched and loaded.found:
+        raise UsageError(f"pattern {unmatched[0]!r} matches no layer of any of {len(loaded.found)} models")
+
+
+def _contents(
+    model: Any, factory: str | None, loaded: Loaded, *, match: Any, trust: bool
+) -> tuple[Any, list[Contents]]:
+    """The live module, if there is one, and what each model holds."""
+    if hasattr(model, "named_modules"):
+        from normcheck.layers.live import contents_of  # noqa: PLC0415  # torch is loaded for live modules alone
+
+        return model, [contents_of(model, match=match)]
+    paths = [model] if isinstance(model, str | os.PathLike) else list(model)
+    contents = [item for path in paths for item in _readable(path, loaded, trust=trust)]
+    if factory is None:
+        if not paths:
+            raise UsageError("no model given: name a checkpoint, a directory, or --model package.module:factory")
+        return None, contents
+    if len(paths) > 1:
+        raise UsageError(f"--model {factory} takes the weights of one checkpoint, received {len(paths)}")
+    from normcheck.layers.factory import load_model, load_weights  # noqa: PLC0415  # the same
+    from normcheck.layers.live import contents_of  # noqa: PLC0415  # the same
+
+    if paths and not contents:
+        return None, []
+    module = load_model(factory)
+    for item in contents:
+        load_weights(module, item)
+    return module, [contents_of(module, path=factory, match=match)]
+
+
+def _readable(path: str | os.PathLike[str], loaded: Loaded, *, trust: bool) -> list[Contents]:
+    """What a path holds, or nothing, and a line that says why."""
+    try:
+        return [read(path, trust=trust)]
+    except UnreadableError as error:
+        loaded.unreadable.append(Skipped(name=os.fspath(path), reason=str(error)))
+        return []
+
+
+def _record(
+    module: Any, inputs: Any, input_file: str | None, activations: str | None, loaded: Loaded, *, match: Any, seed: int
+) -> None:
+    """Find the recorded inputs, or record them now."""
+    given = [
+        name
+        for name, x in (("inputs", inputs), ("--input", input_file), ("--activations", activations))
+        if x is not None
+    ]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} both say what the norms see: give one of them")
+    if activations is not None:
+        from normcheck.layers.activations import read_activations  # noqa: PLC0415  # few runs need it
+
+        loaded.activations, loaded.recorded = read_activations(activations), f"recorded ({activations})"
+        return
+    if not given:
+        return
+    if module is None:
+        raise UsageError("input is for a live model: a module, or --model package.module:factory")
+    from normcheck.layers.factory import load_inputs  # noqa: PLC0415  # the same
+    from normcheck.layers.observing import call_of, observe  # noqa: PLC0415  # torch is loaded for live modules alone
+
+    arguments = call_of(inputs) if input_file is None else load_inputs(input_file)
+    loaded.activations = observe(module, *arguments, match=match, seed=seed)
+    loaded.recorded = f"recorded ({input_file or 'inputs'})"
