@@ -11,13 +11,15 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from normcheck.analysis.analyze import analyze
     from normcheck.analysis.emulate import emulate
     from normcheck.analysis.rule import Rule
     from normcheck.analysis.simulate import simulate
     from normcheck.arithmetic.formats import Format
     from normcheck.arithmetic.rounding import round_to
-    from normcheck.errors import NormcheckError, UsageError
+    from normcheck.errors import NormcheckError, UnreadableError, UsageError
     from normcheck.layers.distributions import Distribution
+    from normcheck.layers.recording import record
     from normcheck.norms.implementations import Implementation
     from normcheck.norms.table import Norm
 
@@ -25,13 +27,16 @@ __version__ = "0.1.0"
 
 __all__ = [
     "NormcheckError",
+    "UnreadableError",
     "UsageError",
     "__version__",
+    "analyze",
     "distributions",
     "emulate",
     "formats",
     "implementations",
     "norms",
+    "record",
     "round_to",
     "rules",
     "simulate",
@@ -39,8 +44,11 @@ __all__ = [
 
 _HOMES = {
     "NormcheckError": "normcheck.errors",
+    "UnreadableError": "normcheck.errors",
     "UsageError": "normcheck.errors",
+    "analyze": "normcheck.analysis.analyze",
     "emulate": "normcheck.analysis.emulate",
+    "record": "normcheck.layers.recording",
     "round_to": "normcheck.arithmetic.rounding",
     "simulate": "normcheck.analysis.simulate",
 }

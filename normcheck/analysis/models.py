@@ -8,14 +8,17 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from normcheck.errors import UnreadableError, UsageError
+from normcheck.layers.contents import Contents
 from normcheck.layers.discovery import discover
 from normcheck.layers.readers import read
+from normcheck.norms.table import norm_named
 from normcheck.results import Skipped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from normcheck.layers.contents import Array, Contents
+    from normcheck.layers.activations import RecordedLayer
+    from normcheck.layers.contents import Array
     from normcheck.layers.layer import Layer
 
 
@@ -31,12 +34,17 @@ class Found:
 
 @dataclass(slots=True)
 class Loaded:
-    """All that the user named: models, what was left out, what could not be read, and recorded inputs."""
+    """All that the user named: models, what was left out, what could not be read, and recorded inputs.
+
+    activations: by layer; recorded: what they are called; seen: what the recording knows of its layers. matched:
+    patterns of options that match some layer.
+    """
 
     found: list[Found] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     unreadable: list[Skipped] = field(default_factory=list)
     activations: Mapping[str, Array] = field(default_factory=dict)
+    seen: Mapping[str, RecordedLayer] = field(default_factory=dict)
     recorded: str = ""
     matched: set[str] = field(default_factory=set)
 
@@ -85,14 +93,28 @@ def _discover(
             eps = [pair for pair in eps if pair[0] is None or _matches(pair[0], names)]
             loaded.matched |= {pattern for pattern, _ in (*kinds, *eps) if pattern is not None}
         found = discover(item, kinds=kinds, eps=eps)
+        called = discover(_functional(item, found.layers, loaded)).layers
     except UnreadableError as error:  # a tensor that turns out to be damaged
         loaded.unreadable.append(Skipped(name=item.path, reason=str(error)))
         return
     if not several:
         loaded.matched |= {pattern for pattern, _ in (*kinds, *eps) if pattern is not None}
-    layers = tuple(replace(layer, name=prefix + layer.name) for layer in found.layers)
+    layers = tuple(replace(layer, name=prefix + layer.name) for layer in (*found.layers, *called))
     loaded.found.append(Found(item.path, item.reader, layers, item.trusted))
     loaded.skipped += [Skipped(name=prefix + o.name, reason=o.reason) for o in found.omitted]
+
+
+def _functional(item: Contents, layers: Sequence[Layer], loaded: Loaded) -> Contents:
+    """The calls of norm functions that were recorded, as norms that the model states, but for those found already."""
+    known = {f"{name}.weight" for layer in layers for name in (layer.name, *layer.aliases)}
+    stated = []
+    for name, seen in loaded.seen.items():
+        if seen.functional and seen.weight not in known and name in loaded.activations:
+            shape = loaded.activations[name].shape
+            channels = shape[-1] if norm_named(seen.norm).where == "layer" else shape[1]
+            stated.append(replace(seen.stated(name), num_channels=channels))
+    tensors = item.tensors if stated else {}
+    return Contents(path=item.path, reader=item.reader, tensors=tensors, stated=tuple(stated))
 
 
 def _matches(pattern: str, names: Sequence[str]) -> bool:
@@ -155,7 +177,9 @@ def _record(
     if activations is not None:
         from normcheck.layers.activations import read_activations  # noqa: PLC0415  # few runs need it
 
-        loaded.activations, loaded.recorded = read_activations(activations), f"recorded ({activations})"
+        recording = read_activations(activations)
+        loaded.activations, loaded.seen = recording, recording.layers
+        loaded.recorded = f"recorded ({activations})"
         return
     if not given:
         return
@@ -165,5 +189,6 @@ def _record(
     from normcheck.layers.observing import call_of, observe  # noqa: PLC0415  # torch is loaded for live modules alone
 
     arguments = call_of(inputs) if input_file is None else load_inputs(input_file)
-    loaded.activations = observe(module, *arguments, match=match, seed=seed)
+    observed = observe(module, *arguments, match=match, seed=seed)
+    loaded.activations, loaded.seen = observed.activations, observed.layers
     loaded.recorded = f"recorded ({input_file or 'inputs'})"

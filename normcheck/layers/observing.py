@@ -11,7 +11,7 @@ from normcheck.layers.recording import record
 if TYPE_CHECKING:
     import torch
 
-    from normcheck.layers.contents import Array
+    from normcheck.layers.recording import Recording
 
 
 def call_of(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -23,8 +23,8 @@ def call_of(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 def observe(
     module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, match: Any = None, seed: int = 0
-) -> Mapping[str, Array]:
-    """Run the module once, as it is (train or eval), without gradients, and return the inputs of its norms by layer.
+) -> Recording:
+    """Run the module once, as it is (train or eval), without gradients, and return what reached its norms.
 
     Raises:
         UsageError: the module does not take these inputs.
@@ -37,4 +37,4 @@ def observe(
         except Exception as error:
             what = f"{type(error).__name__}: {error}".splitlines()[0]
             raise UsageError(f"{type(module).__name__} does not take these inputs: {what}") from error
-    return recording.activations
+    return recording
