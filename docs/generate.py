@@ -117,10 +117,12 @@ EXIT_MEANINGS = {
 THRESHOLDS_OF = {
     "NC103": ("headroom_bits",),
     "NC106": ("count_error",),
+    "NC204": ("parameter_change",),
     "NC301": ("deviation_ideal", "deviation"),
     "NC302": ("lost_mass_warning", "lost_mass_error"),
     "NC303": ("variance_bits",),
     "NC304": ("coherent",),
+    "NC305": ("stalled_update",),
 }
 """Which settings of `thresholds.Thresholds` a rule reads."""
 
@@ -421,7 +423,7 @@ def rules() -> str:
 
 
 def _fix(rule: Rule) -> str:
-    return rule.fix.format(l1="WHERE-l1")
+    return rule.fix.format(l1="WHERE-l1", precision="FORMAT")
 
 
 def rule(which: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ RESOLUTION = 2.0**-8
 """Bits to which an end of the interval is found."""
 
 FARTHEST = 160.0
-"""Bits beyond which no end is looked for; clean down to there counts as clean down to 0."""
+"""Bits beyond which no end is looked for. Clean down to there, or to where nothing is left, is clean down to 0."""
 
 _FEW_ELEMENTS = 1 << 22
 """Inputs up to this size are always run whole; of larger ones the worst blocks first, and whole to confirm."""
@@ -114,11 +115,20 @@ def safe_scale(
     report(0.2)
     if start is None or not search.confirm(start):
         return None
-    high = _edge(search, start, +1, overflow_bits)
+    high = _edge(search, start, +1, overflow_bits, FARTHEST)
     report(0.6)
-    low = _edge(search, start, -1, None)
+    farthest = _until_nothing_is_left(measured)
+    low = _edge(search, start, -1, None, farthest)
     report(1.0)
-    return (0.0 if low <= -FARTHEST else 2.0**low, 2.0**high)
+    return (0.0 if low <= -farthest else 2.0**low, 2.0**high)
+
+
+def _until_nothing_is_left(measured: Totals) -> float:
+    """Bits by which the input shrinks until one more rounds it all to zeros, which are clean in their own way."""
+    load = measured.steps.get("load")
+    if load is None or not 0 < load.largest < math.inf:
+        return FARTHEST
+    return min(FARTHEST, max(math.log2(load.largest / load.form.min_subnormal), 0.0))
 
 
 def _nearest_clean(search: _Search, overflow_bits: float | None) -> float | None:
@@ -133,8 +143,8 @@ def _nearest_clean(search: _Search, overflow_bits: float | None) -> float | None
     return next((bits for bits in tries if search.clean(bits)), None)
 
 
-def _edge(search: _Search, clean: float, direction: int, guess: float | None) -> float:
-    """The farthest clean factor in a direction, in bits, to RESOLUTION."""
+def _edge(search: _Search, clean: float, direction: int, guess: float | None, farthest: float) -> float:
+    """The farthest clean factor in a direction, in bits, to RESOLUTION; `farthest` where all are clean up to there."""
     start, dirty = clean, None
     if guess is not None and guess > clean:
         for bits in (guess - 4 * RESOLUTION, guess + 4 * RESOLUTION):
@@ -142,11 +152,11 @@ def _edge(search: _Search, clean: float, direction: int, guess: float | None) ->
                 clean, dirty = (bits, None) if search.clean(bits) else (clean, bits)
     step = 1.0
     while dirty is None:
-        bits = clean + direction * step
-        if abs(bits) > FARTHEST:
-            return direction * FARTHEST  # all inputs are zeros, or infinities, long before
+        if clean * direction >= farthest:
+            return direction * farthest
+        bits = direction * min((clean + direction * step) * direction, farthest)
         clean, dirty = (bits, None) if search.clean(bits) else (clean, bits)
-        step *= 4.0
+        step *= 2.0
     while True:
         while abs(dirty - clean) > RESOLUTION:
             middle = (clean + dirty) / 2
