@@ -46,7 +46,7 @@ def mypy(*paths, cache):
 
 
 def test_ruff_has_nothing_to_say():
-    code, said = ruff("normcheck", "tests")
+    code, said = ruff("normcheck", "tests", "data")
     assert code == 0, said
 
 
