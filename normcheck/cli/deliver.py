@@ -30,14 +30,18 @@ class Delivery:
         stdout: the format on standard output.
         json_path: where a JSON report goes besides; None for nowhere.
         steps: whether the table shows the steps of each result.
+        top: how many rows a model's table shows at most; None for all.
     """
 
     stdout: ReportFormat
     json_path: str | None
-    steps: bool
+    steps: bool = False
+    top: int | None = None
 
 
-def delivery(stdout: ReportFormat | None, json_path: str | None, *, steps: bool) -> Delivery:
+def delivery(
+    stdout: ReportFormat | None, json_path: str | None, *, steps: bool = False, top: int | None = None
+) -> Delivery:
     """Return what the options ask for, once it is known that it can be done.
 
     Raises:
@@ -49,9 +53,11 @@ def delivery(stdout: ReportFormat | None, json_path: str | None, *, steps: bool)
         stdout, json_path = ReportFormat.JSON, None
     if steps and stdout not in (None, ReportFormat.TABLE):
         raise UsageError("--steps is for the table: JSON reports always hold all steps; leave it out")
+    if top is not None and top < 1:
+        raise UsageError(f"--top {top}: give 1 or more, or leave it out to see all rows")
     if json_path is not None:
         check_writable(json_path)
-    return Delivery(stdout or ReportFormat.TABLE, json_path, steps)
+    return Delivery(stdout or ReportFormat.TABLE, json_path, steps, top)
 
 
 def deliver(report: Report, to: Delivery) -> None:
@@ -68,7 +74,9 @@ def _rendered(report: Report, to: Delivery) -> str:
 
     match to.stdout:
         case ReportFormat.TABLE:
-            return table.render(report, width=width(), color=color(), row_noun=_row_noun, with_steps=to.steps)
+            return table.render(
+                report, width=width(), color=color(), row_noun=_row_noun, with_steps=to.steps, top=to.top
+            )
         case ReportFormat.JSON:
             return json_report.render(report)
         case ReportFormat.JSONL:

@@ -37,7 +37,9 @@ _FAILING = {
 
 
 def exit_code(report: Report, fail_on: FailOn) -> ExitCode:
-    """Return 3 for a report without results, 1 where a finding is at or above `fail_on`, else 0."""
+    """Return 2 where a file could not be read, 3 without results, 1 for a finding at or above `fail_on`, else 0."""
+    if report.unreadable:
+        return ExitCode.ERROR
     if not report.results:
         return ExitCode.NOTHING
     failing = _FAILING[fail_on]

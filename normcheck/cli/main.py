@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from normcheck.cli.analyze import analyze
 from normcheck.cli.distributions import distributions
 from normcheck.cli.exit_codes import ExitCode
 from normcheck.cli.formats import formats
@@ -17,13 +18,13 @@ from normcheck.cli.options import Debug
 from normcheck.cli.schema import schema
 from normcheck.cli.simulate import simulate
 from normcheck.cli.terminal import say
-from normcheck.errors import NormcheckError
+from normcheck.errors import NormcheckError, UnreadableError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 app = typer.Typer(name="normcheck", add_completion=False, pretty_exceptions_enable=False)
-for _command in (simulate, formats, norms, implementations, distributions, schema):
+for _command in (analyze, simulate, formats, norms, implementations, distributions, schema):
     app.command()(_command)
 
 _TyperError = typer.BadParameter.__mro__[2]
@@ -67,20 +68,23 @@ def run(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the last line of defence: an error is one line, not a traceback
         if "--debug" in arguments:
             traceback.print_exc()
-        say(f"error: {_explained(error)}")
+        for line in _explained(error):
+            say(f"error: {line}")
         return ExitCode.ERROR
     if code == ExitCode.INTERRUPTED:  # Typer turns the interrupt into this code itself
         say("interrupted")
     return int(code)
 
 
-def _explained(error: Exception) -> str:
-    """Return what went wrong, and what to do."""
+def _explained(error: Exception) -> list[str]:
+    """Return what went wrong, and what to do: one line, but for files one each."""
+    if isinstance(error, UnreadableError):
+        return list(map(str, error.args))
     if isinstance(error, NormcheckError):
-        return str(error)
+        return [str(error)]
     if isinstance(error, _TyperError):
-        return _usage(error)
-    return f"internal error: {type(error).__name__}: {error}; --debug shows the traceback"
+        return [_usage(error)]
+    return [f"internal error: {type(error).__name__}: {error}; --debug shows the traceback"]
 
 
 def _usage(error: Any) -> str:

@@ -8,16 +8,18 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from rich.progress import Progress
 
 _DEFAULT_SIZE, _MIN_WIDTH = (80, 24), 40
 _SHORT_RUN = 1.0
 """Seconds that pass before a progress bar appears."""
+_NAME_WIDTH = 32
+"""Columns that a progress bar gives to a name."""
 
 
 def width() -> int:
@@ -31,17 +33,26 @@ def color() -> bool:
 
 
 def say(message: str) -> None:
-    """Say something on standard error, in one line."""
-    sys.stderr.write(f"normcheck: {' '.join(message.split())}\n")
+    """Say something on standard error, in one line, whatever the names in it hold."""
+    from normcheck.render.layout import printable
+
+    sys.stderr.write(f"normcheck: {printable(' '.join(message.split()))}\n")
+
+
+class Tick(Protocol):
+    """What a run calls with the fraction done (0 to 1), and what it is at."""
+
+    def __call__(self, done: float, at: str = "", /) -> None:
+        """Show it; any thread may call."""
 
 
 @contextmanager
-def progress(*, quiet: bool) -> Iterator[Callable[[float], None] | None]:
+def progress(doing: str, *, quiet: bool) -> Iterator[Tick | None]:
     """Yield what to call with the fraction done, to draw a bar on standard error if that is a terminal."""
     if quiet or not sys.stderr.isatty():
         yield None
         return
-    bar = _Bar()
+    bar = _Bar(doing)
     try:
         yield bar.update
     finally:
@@ -51,18 +62,25 @@ def progress(*, quiet: bool) -> Iterator[Callable[[float], None] | None]:
 class _Bar:
     """A bar that appears once a run turns out to be long, and vanishes when it ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
         self._start = time.monotonic()
         self._shown: Progress | None = None
         self._lock = threading.Lock()
 
-    def update(self, done: float) -> None:
-        """Show that the fraction `done` (0 to 1) is done; any thread may call it."""
+    def update(self, done: float, at: str = "", /) -> None:
+        """Show that the fraction `done` (0 to 1) is done, and what the run is at; any thread may call it."""
         with self._lock:
             if self._shown is None and time.monotonic() - self._start < _SHORT_RUN:
                 return
             shown = self._shown or self._open()
-            shown.update(shown.task_ids[0], completed=done)
+            shown.update(shown.task_ids[0], completed=done, description=self._described(at))
+
+    def _described(self, at: str) -> str:
+        """Return what is done, and the end of the name of what it is at: there names differ."""
+        from normcheck.render.layout import inline
+
+        return f"{self._doing} {inline(at)[-_NAME_WIDTH:]}".rstrip()
 
     def close(self) -> None:
         with self._lock:
@@ -71,9 +89,15 @@ class _Bar:
 
     def _open(self) -> Progress:
         from rich.console import Console
-        from rich.progress import Progress
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-        self._shown = Progress(console=Console(stderr=True), transient=True)
-        self._shown.add_task("simulating", total=1.0)
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+        )
+        self._shown = Progress(*columns, console=Console(stderr=True), transient=True)
+        self._shown.add_task(self._doing, total=1.0)
         self._shown.start()
         return self._shown

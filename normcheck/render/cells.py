@@ -74,6 +74,14 @@ def _scale(shown: Shown) -> list[str]:
     return [interval(shown.result.safe_scale)]
 
 
+def _layers(shown: Shown) -> list[str]:
+    return [*shown.layers]
+
+
+def _rules(shown: Shown) -> list[str]:
+    return [*shown.rules]
+
+
 def _name(title: str, field: str) -> Column[Shown]:
     return Column(title, lambda shown: getattr(shown.result, field) or "")
 
@@ -119,6 +127,21 @@ _NARROW = (
     _stack("headroom\n\nsafe scale", _headroom, _scale),
 )
 
+_OF_LAYERS = (
+    _stack("rows bad", _rows),
+    _stack("overflow", _overflow),
+    _stack("underflow", _underflow),
+    _stack("deviation", _deviation, _multiple),
+    _stack("headroom", _headroom),
+    _stack("safe scale", _scale),
+)
+_OF_LAYERS_NARROW = (
+    _stack("rows bad", _rows),
+    _stack("overflow", _overflow),
+    _stack("deviation", _deviation, _multiple),
+    _stack("headroom\nsafe scale", _headroom, _scale),
+)
+
 
 def layouts(shown: list[Shown]) -> list[Layout[Shown]]:
     """Return the layouts for these results, the widest first."""
@@ -130,6 +153,32 @@ def layouts(shown: list[Shown]) -> list[Layout[Shown]]:
         Layout((_VERDICT, *_STACKS), above=_above),
         Layout(_NARROW, above=_above),
     ]
+
+
+def layouts_of_layers(shown: list[Shown]) -> list[Layout[Shown]]:
+    """Return the layouts for the folded layers of a model, the widest first."""
+    modes = [_name("mode", "mode")] * (len({item.result.mode for item in shown}) > 1)
+    verdict = _stack("verdict\nrules", _verdict, _rules)
+
+    def above(item: Shown) -> str:
+        mode = f" {item.result.mode}" * bool(modes)
+        named = (item.result.norm, item.result.precision, item.result.implementation)
+        return f"{phrase(item.layers)}: {' '.join(named)}{mode}"
+
+    layers: Column[Shown] = Column("layers", lambda item: phrase(item.layers))
+    return [
+        Layout((_VERDICT, _line("rules", _rules), layers, *_NAMES, *modes, *_LINES)),
+        Layout((_VERDICT, _stack("rules", _rules), _stack("layers", _layers), *_NAMES, *modes, *_OF_LAYERS)),
+        Layout((verdict, *_OF_LAYERS), above=above),
+        Layout((verdict, *_OF_LAYERS_NARROW), above=above),
+        Layout((_stack("verdict\nrules\nrows bad", _verdict, _rules, _rows), *_OF_LAYERS_NARROW[1:]), above=above),
+    ]
+
+
+def phrase(layers: tuple[str, ...]) -> str:
+    """Return which layers, and in brackets how many and which are the worst."""
+    names, *notes = layers
+    return f"{names} ({'; '.join(notes)})" if notes else names
 
 
 def _above(shown: Shown) -> str:

@@ -1,7 +1,8 @@
 """The report as strict JSON (format 1), and back.
 
 JSON knows neither NaN nor infinity: such figures are the strings "inf", "-inf" and "nan". Keys come in the
-order of the fields; finite floats are written with the fewest digits that give them back.
+order of the fields; finite floats are written with the fewest digits that give them back. Text that is no Unicode
+(a file's name of any bytes) has its lone surrogates escaped.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ def dumps(plain: Any) -> str:
 def to_plain(data: Any) -> Any:
     """Return dataclasses, mappings and sequences as dicts, lists, strings, numbers, booleans and None.
 
-    Non-finite floats become the strings "inf", "-inf" and "nan"; numpy scalars become Python's.
+    Non-finite floats become the strings "inf", "-inf" and "nan"; numpy scalars become Python's; lone surrogates
+    are escaped.
     """
     return _strict(msgspec.to_builtins(data, enc_hook=_item))
 
@@ -57,8 +59,10 @@ def _item(value: Any) -> Any:
 def _strict(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, dict):
-        return {key: _strict(item) for key, item in value.items()}
+        return {_strict(key): _strict(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_strict(item) for item in value]
     return value

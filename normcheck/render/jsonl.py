@@ -1,4 +1,4 @@
-"""The report as JSON lines: each result, each finding, then one summary line; `type` says which a line is."""
+"""The report as JSON lines: each layer, result, finding and advice, then one summary line; `type` says which."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
     from normcheck.results import Report
 
-_MANY = {"results": "result", "findings": "finding"}
+_MANY = {"layers": "layer", "results": "result", "findings": "finding", "advice": "advice"}
 
 
 def render(report: Report) -> str:
-    """Return one line a result, one a finding, then the summary line with everything else of the report."""
+    """Return a line for each item of `_MANY`, then the summary line with everything else of the report."""
     return "".join(msgspec.json.encode(line).decode() + "\n" for line in _lines(to_plain(report)))
 
 

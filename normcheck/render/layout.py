@@ -30,6 +30,7 @@ STYLES = {
     "error": "bold red",
     "warning": "yellow",
     "note": "cyan",
+    "unreadable": "bold red",
 }
 """Colours of the words that judge. The word is always printed: no meaning is in the colour alone."""
 
@@ -37,6 +38,9 @@ _HEAD = "bold"
 _GAP = "  "
 _GLUE = "\N{NO-BREAK SPACE}"
 """A blank at which no line is broken; never part of printable text, which has it escaped."""
+
+_FILLER = "\N{WORD JOINER}"
+"""Stands for the second column of a wide character while lines are filled; never part of printable text."""
 
 _PROSE_WIDTH = 28
 """Prose narrower than this is hard to read: a layout that would need it does not fit."""
@@ -101,12 +105,15 @@ def paragraph(text: str | Sequence[str], *, width: int, indent: int = 0, hanging
     """
     inner = width - indent
     whole = printable(text) if isinstance(text, str) else "; ".join(_glued(fact, inner) for fact in text)
-    first, *rest = textwrap.wrap(
-        f"{head} {whole}" if head else whole, inner, subsequent_indent=" " * hanging, break_on_hyphens=False
-    ) or [""]
+    first, *rest = _filled(f"{head} {whole}" if head else whole, inner, hanging)
     line = Text(" " * indent + first.replace(_GLUE, " "))
     line.stylize(STYLES.get(head, _HEAD), indent, indent + len(head))
     return [line, *(Text(" " * indent + other.replace(_GLUE, " ")) for other in rest)]
+
+
+def exact(text: str) -> Lines:
+    """Return text to be copied line by line as it is, whatever the width; tabs become blanks."""
+    return [Text(printable(line)) for line in text.expandtabs(4).strip("\n").split("\n")] if text.strip() else []
 
 
 def _glued(fact: str, width: int) -> str:
@@ -116,7 +123,14 @@ def _glued(fact: str, width: int) -> str:
 
 def printable(text: str) -> str:
     """Return the text with all control characters but line feeds escaped: names must not steer terminals."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def inline(text: str) -> str:
+    """Return a name with all control characters escaped, line feeds too: a name is one line."""
+    return printable(text).replace("\n", "\\n")
 
 
 def _colored(lines: Lines) -> str:
@@ -129,8 +143,16 @@ def _colored(lines: Lines) -> str:
 
 def _wrapped(text: str, width: int) -> list[str]:
     """Return the text's lines, each wrapped between words, within a word only where that is too long."""
-    wrapped = (textwrap.wrap(line, max(width, 1), break_on_hyphens=False) or [""] for line in text.split("\n"))
-    return [line for part in wrapped for line in part]
+    return [line for part in text.split("\n") for line in _filled(part, max(width, 1))]
+
+
+def _filled(text: str, width: int, hanging: int = 0) -> list[str]:
+    """Return a text without line feeds as lines of at most so many columns, at least one line."""
+    wide = not text.isascii() and any(cell_len(c) > 1 for c in text)
+    if wide:  # textwrap counts characters: let it see one a column, and a column less, as it may tear a pair apart
+        text, width = "".join(_FILLER * (cell_len(c) - 1) + c for c in text), max(width - 1, hanging + 1)
+    lines = textwrap.wrap(text, width, subsequent_indent=" " * hanging, break_on_hyphens=False) or [""]
+    return [line.replace(_FILLER, "") for line in lines] if wide else lines
 
 
 def _widths(layout: Layout[Row], cells: list[list[str]], width: int) -> list[int]:

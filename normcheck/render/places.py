@@ -5,39 +5,78 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from normcheck.results import VERDICTS, Finding, Result
+from normcheck.render.layout import inline
+from normcheck.results import VERDICTS, Finding, Result, Skipped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
 class Shown(NamedTuple):
-    """A result, and what its rows are called."""
+    """A result, or several layers' results as one, and what its rows are called.
+
+    `layers`: the parts that say which layers it is about; `rules`: codes of the rules that fired on it. Both are empty
+    where a result stands for itself.
+    """
 
     result: Result
     noun: str
+    layers: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
 
 
 def where(item: Result | Finding) -> str:
     """Return what an item is about: layer, norm, precision, implementation, and mode unless training."""
+    layer = inline(item.layer) if item.layer else None
+    return " ".join(filter(None, (layer, kernel(item))))
+
+
+def kernel(item: Result | Finding) -> str:
+    """Return what an item was computed with: norm, precision, implementation, and mode unless training."""
     mode = item.mode if item.mode != "train" else None
-    return " ".join(filter(None, (item.layer, item.norm, item.precision, item.implementation, mode)))
+    return " ".join(filter(None, (item.norm, item.precision, item.implementation, mode)))
+
+
+def concerns(finding: Finding, result: Result) -> bool:
+    """Return whether a finding is about a result: what it leaves open, it holds for any."""
+    return (
+        finding.layer == result.layer
+        and finding.norm == result.norm
+        and finding.precision in (None, result.precision)
+        and finding.implementation in (None, result.implementation)
+        and finding.mode in (None, result.mode)
+    )
+
+
+def whole(item: Skipped) -> str:
+    """Return what was left out and why; the reason may name it already."""
+    return item.reason if item.reason.startswith(item.name) else f"{inline(item.name)}: {item.reason}"
 
 
 def worst_first(results: Iterable[Result]) -> list[Result]:
     """Return the results by verdict, then by the share of bad rows, then by headroom, the worst first."""
-    return sorted(results, key=_badness)
+    return sorted(results, key=badness)
 
 
-def _badness(result: Result) -> tuple[int, float, float]:
-    headroom = result.headroom.overflow_bits
-    room = math.inf if headroom is None else -math.inf if math.isnan(headroom) else headroom
-    return VERDICTS.index(result.verdict), -result.rows.bad / max(result.rows.total, 1), room
+def badness(result: Result) -> tuple[int, float, float]:
+    """Return what orders results, the least for the worst."""
+    return VERDICTS.index(result.verdict), -result.rows.bad / max(result.rows.total, 1), room(result)
+
+
+def room(result: Result) -> float:
+    """Return the bits of headroom: infinite where no step overflows, the least of all where they are NaN."""
+    bits = result.headroom.overflow_bits
+    return math.inf if bits is None else -math.inf if math.isnan(bits) else bits
 
 
 def distinct(values: Iterable[str]) -> list[str]:
     """Return each value once, in the order of first occurrence."""
     return list(dict.fromkeys(values))
+
+
+def either(values: Iterable[str]) -> str:
+    """Return the values as alternatives, each once."""
+    return " or ".join(distinct(values))
 
 
 def plural(noun: str, many: int) -> str:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from normcheck.render import steps
+from normcheck.render import model, steps
 from normcheck.render.cells import layouts
 from normcheck.render.figures import number
 from normcheck.render.findings import findings, skipped, unseen, verdict
 from normcheck.render.layout import Lines, page, paragraph, table
-from normcheck.render.places import Shown, distinct, plural, where, worst_first
+from normcheck.render.places import Shown, distinct, either, plural, where, worst_first
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from normcheck.results import Report
 
@@ -24,6 +24,7 @@ def render(
     color: bool = False,
     row_noun: Callable[[str], str] | None = None,
     with_steps: bool = False,
+    top: int | None = None,
 ) -> str:
     """Return the report as text.
 
@@ -32,9 +33,12 @@ def render(
         width: columns that a line may take.
         color: whether to add colour; the text is the same without.
         row_noun: what a row of the norm of that name is called, such as "channel".
-        with_steps: whether the steps of each result follow the table.
+        with_steps: whether the steps of each result follow the table; of a model, also the facts of each layer.
+        top: of a model, how many rows the table shows at most; None for all.
     """
     noun = row_noun or (lambda _norm: "row")
+    if report.command == "analyze":
+        return page(model.parts(report, noun, width, with_steps=with_steps, top=top), color=color)
     shown = [Shown(result, noun(result.norm)) for result in worst_first(report.results)]
     parts = [paragraph(_premise(report), width=width, hanging=2, head=report.command)]
     if shown:
@@ -59,14 +63,14 @@ def _premise(report: Report) -> list[str]:
     results, settings = report.results, report.settings
     seed, shape = settings.get("seed"), settings.get("shape")
     facts = [
-        _either(result.input.source + " (assumed)" * result.input.assumed for result in results),
+        either(result.input.source + " (assumed)" * result.input.assumed for result in results),
         f"seed {seed}" if seed is not None else "",
         f"shape {_dimensions(shape)}" if shape is not None else "",
-        _either(f"{r.input.elements} {plural('element', r.input.elements)}" for r in results),
+        either(f"{r.input.elements} {plural('element', r.input.elements)}" for r in results),
         _by_norm("n =", {result.norm: str(result.shape.size) for result in results}),
         _by_norm("eps", {result.norm: number(result.eps) for result in results}),
-        _either(result.mode for result in results),
-        f"params {_either(result.params for result in results)}" if results else "",
+        either(result.mode for result in results),
+        f"params {either(result.params for result in results)}" if results else "",
     ]
     return [fact for fact in facts if fact]
 
@@ -81,8 +85,4 @@ def _by_norm(label: str, values: dict[str, str]) -> str:
     if len(different) <= 1:
         return f"{label} {different[0]}" if different else ""
     named = (f"{value} ({', '.join(n for n in values if values[n] == value)})" for value in different)
-    return f"{label} {_either(named)}"
-
-
-def _either(values: Iterable[str]) -> str:
-    return " or ".join(distinct(values))
+    return f"{label} {either(named)}"

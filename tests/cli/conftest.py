@@ -24,13 +24,18 @@ class Outcome(NamedTuple):
 
 
 class Engine:
-    """A stand-in for the engine: returns `report`, or raises it if it is an exception; keeps what it was given."""
+    """A stand-in for the engine: returns `report`, or raises it if it is an exception; keeps what it was given.
+
+    Of `analyze` it keeps the models as `model`, and says `said` where it is given something to say it with.
+    """
 
     def __init__(self):
-        self.report, self.calls = REPORT, []
+        self.report, self.calls, self.said = REPORT, [], []
 
-    def __call__(self, **options):
-        self.calls.append(options)
+    def __call__(self, *model, **options):
+        self.calls.append({**dict(zip(["model"], model, strict=False)), **options})
+        for line in self.said if options.get("say") else ():
+            options["say"](line)
         if isinstance(self.report, BaseException):
             raise self.report
         return self.report
@@ -45,7 +50,8 @@ class Engine:
 def engine(monkeypatch):
     """Put a stand-in in the engine's place."""
     engine = Engine()
-    monkeypatch.setitem(sys.modules, "normcheck.analysis.simulate", fake_engine.fake(engine))
+    for name, module in fake_engine.fakes(engine).items():
+        monkeypatch.setitem(sys.modules, name, module)
     return engine
 
 

@@ -17,41 +17,51 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "render")]
 
 from hand_built import REPORT  # noqa: E402 - found by what the line above adds
+from hand_built_model import MODEL  # noqa: E402
 
 from normcheck.cli.main import main  # noqa: E402
 
-
-def report(**_options):
-    return REPORT
+HOSTILE = "layer1.\x1b[2J[/red]{0}\n.norm"
 
 
-def slow(*, progress=None, **_options):
+def report(*model, say=None, **_options):
+    if say:
+        say("resnet.pt: 14 layers")
+    return MODEL if model else REPORT
+
+
+def slow(*model, progress=None, **_options):
     for step in range(15):
         time.sleep(0.1)
         if progress:
-            progress(step / 15)
-    return REPORT
+            progress(step / 15, *([HOSTILE] if model else []))
+    return report(*model)
 
 
-def fail(**_options):
+def fail(*_model, **_options):
     raise RuntimeError("two\nlines")
 
 
-def interrupt(**_options):
+def interrupt(*_model, **_options):
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
     sys.stderr.write("ready\n")
     sys.stderr.flush()
     time.sleep(60)
 
 
-def fake(simulate):
-    """Return a module that stands in for the engine."""
-    module = types.ModuleType("normcheck.analysis.simulate")
-    module.simulate = simulate
+def fakes(engine):
+    """Return modules that stand in for the engine, by their names: it is called for both commands."""
+    modules = {f"normcheck.analysis.{command}": command for command in ("simulate", "analyze")}
+    return {name: _module(name, command, engine) for name, command in modules.items()}
+
+
+def _module(name, command, engine):
+    module = types.ModuleType(name)
+    setattr(module, command, engine)
     return module
 
 
 if __name__ == "__main__":
     behaviours = {"report": report, "slow": slow, "fail": fail, "interrupt": interrupt}
-    sys.modules["normcheck.analysis.simulate"] = fake(behaviours[sys.argv[1]])
+    sys.modules.update(fakes(behaviours[sys.argv[1]]))
     main(sys.argv[2:])

@@ -25,7 +25,9 @@ def loaded(*arguments):
     return set(filter(None, done.stderr.strip().split(",")))
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["simulate", "--help"], ["norms", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["simulate", "--help"], ["analyze", "--help"], ["norms", "--help"]]
+)
 def test_help_loads_neither_engine_nor_numpy(arguments):
     assert loaded(*arguments) == set()
 

@@ -134,7 +134,9 @@ def test_the_help_names_what_has_no_list_of_its_own(normcheck):
     assert {*get_args(Mode), *ORDERS, *PARAMS} <= words
 
 
-@pytest.mark.parametrize("command", ["simulate", "formats", "norms", "implementations", "distributions", "schema"])
+@pytest.mark.parametrize(
+    "command", ["analyze", "simulate", "formats", "norms", "implementations", "distributions", "schema"]
+)
 def test_every_command_has_help_that_fits(normcheck, monkeypatch, command):
     monkeypatch.setenv("COLUMNS", "80")
     assert command in normcheck("--help").out

@@ -21,6 +21,9 @@ from normcheck.render import json_report, table
 CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
+COMMANDS = {"simulate": ("simulate",), "analyze": ("analyze", "model.pt")}
+
+
 def environment(**more):
     unwanted = ("COLUMNS", "NO_COLOR", "TERM", "FORCE_COLOR")
     return {**{key: value for key, value in os.environ.items() if key not in unwanted}, "TERM": "xterm", **more}
@@ -50,13 +53,15 @@ def piped(process, *arguments, **more):
 
 
 @pytest.mark.parametrize("columns", [80, 200])
-def test_a_terminal_shows_the_same_text_in_colour(process, columns):
-    shown, code = on_terminal(process, "report", "simulate", columns=columns)
-    out, err, piped_code = piped(process, "report", "simulate", COLUMNS=str(columns))
+@pytest.mark.parametrize(("command", "expected"), [("simulate", 1), ("analyze", 2)])
+def test_a_terminal_shows_the_same_text_in_colour(process, columns, command, expected):
+    shown, code = on_terminal(process, "report", *COMMANDS[command], columns=columns)
+    out, err, piped_code = piped(process, "report", *COMMANDS[command], "--quiet", COLUMNS=str(columns))
     assert "\x1b[" in shown
     assert CODES.sub("", shown) == out
     assert "\x1b" not in out
-    assert (err, code, piped_code) == ("", 1, 1)
+    assert err.count("\n") == (command == "analyze")  # of a file that could not be read
+    assert (code, piped_code) == (expected, expected)
 
 
 @pytest.mark.parametrize("more", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
@@ -87,9 +92,25 @@ def test_long_runs_draw_a_bar_on_the_terminal_and_short_ones_do_not(process):
     assert on_terminal(process, "report", "simulate", stream="stderr")[0] == ""
 
 
-def test_no_bar_where_it_is_not_wanted(process):
-    assert on_terminal(process, "slow", "simulate", "--quiet", stream="stderr")[0] == ""
-    assert piped(process, "slow", "simulate")[1] == ""
+def test_the_bar_shows_the_layer_at_work_and_survives_its_name(process):
+    shown, code = on_terminal(process, "slow", *COMMANDS["analyze"], stream="stderr", columns=200)
+    assert code == 2
+    assert "analyzing" in shown
+    assert r"layer1.\x1b[2J[/red]{0}\n.norm" in CODES.sub("", shown)
+    assert "\x1b[2J" not in shown
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_bar_where_it_is_not_wanted(process, command):
+    unreadable = "normcheck: error: broken.pt: the archive ends early; download it again\n" * (command == "analyze")
+    assert on_terminal(process, "slow", *COMMANDS[command], "--quiet", stream="stderr")[0] == unreadable
+    assert piped(process, "slow", *COMMANDS[command])[1] == unreadable
+
+
+def test_what_was_found_is_said_on_standard_error(process):
+    out, err, _ = piped(process, "report", *COMMANDS["analyze"])
+    assert err.splitlines()[0] == "normcheck: resnet.pt: 14 layers"
+    assert out.startswith("analyze resnet.pt")
 
 
 @pytest.mark.parametrize("form", ["table", "json"])

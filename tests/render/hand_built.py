@@ -328,7 +328,7 @@ EMPTY = Report(
     summary=Summary(layers=0, results=0, findings=FindingCounts(error=0, warning=0, note=0)),
 )
 
-_NOUNS = {"batch": "channel", "instance": "instance"}
+_NOUNS = {"batch": "channel", "instance": "instance", "layer": "token"}
 
 
 def row_noun(norm: str) -> str:

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 from hand_built import COLLAPSED, EMPTY, REPORT
+from hand_built_model import BEYOND, MODEL
 
 from normcheck.render import json_report, jsonl
 
@@ -58,6 +59,23 @@ def test_reading_gives_back_the_report():
     assert json_report.render(back) == json_report.render(REPORT)
 
 
+def test_reading_gives_back_a_model():
+    back = json_report.from_json(json_report.render(MODEL))
+    assert same(dataclasses.asdict(back), dataclasses.asdict(MODEL))
+    assert BEYOND in {result.parameters for result in back.results}
+    assert {finding.precision for finding in back.findings} == {None, "fp16"}
+    assert [result.asked for result in back.results] == [result.asked for result in MODEL.results]
+
+
+def test_reading_fills_in_what_earlier_reports_did_not_have():
+    report = strictly(json_report.render(REPORT))
+    for field in ("layers", "advice", "unreadable"):
+        del report[field]
+    for field in ("asked", "parameters"):
+        del report["results"][0][field]
+    assert json_report.render(json_report.from_json(json.dumps(report))) == json_report.render(REPORT)
+
+
 def test_reading_allows_fields_of_later_versions():
     report = strictly(json_report.render(REPORT))
     report["results"][0]["invented"] = [1]
@@ -101,13 +119,21 @@ def test_lines_are_results_then_findings_then_one_summary():
     assert all(next(iter(line)) == "type" for line in lines)
 
 
-def test_lines_hold_what_the_report_holds():
-    lines = [strictly(line) for line in jsonl.render(REPORT).splitlines()]
-    kinds = {"result": [], "finding": [], "summary": []}
-    for line in lines:
+def test_lines_of_a_model_hold_its_layers_and_advice_too():
+    types = [strictly(line)["type"] for line in jsonl.render(MODEL).splitlines()]
+    many = {"layer": MODEL.layers, "result": MODEL.results, "finding": MODEL.findings, "advice": MODEL.advice}
+    assert types == [kind for kind, items in many.items() for _ in items] + ["summary"]
+    assert all(many.values())
+
+
+@pytest.mark.parametrize("report", [REPORT, MODEL])
+def test_lines_hold_what_the_report_holds(report):
+    kinds = {"layer": [], "result": [], "finding": [], "advice": [], "summary": []}
+    for line in map(strictly, jsonl.render(report).splitlines()):
         kinds[line.pop("type")].append(line)
-    together = {**kinds["summary"][0], "results": kinds["result"], "findings": kinds["finding"]}
-    assert together == strictly(json_report.render(REPORT))
+    parts = {"layers": "layer", "results": "result", "findings": "finding", "advice": "advice"}
+    together = {**kinds["summary"][0], **{field: kinds[kind] for field, kind in parts.items()}}
+    assert together == strictly(json_report.render(report))
 
 
 def test_lines_of_an_empty_report_are_the_summary():
@@ -118,6 +144,16 @@ def test_lines_of_an_empty_report_are_the_summary():
 def test_names_that_are_not_ascii_survive():
     report = dataclasses.replace(REPORT, results=(dataclasses.replace(COLLAPSED, layer="σ\n\x1b[2J"),))
     assert json_report.from_json(json_report.render(report)).results[0].layer == "σ\n\x1b[2J"
+
+
+def test_names_that_are_no_unicode_are_escaped():
+    hostile = "caf\udce9.pt"  # how Python spells a file's name whose bytes are no UTF-8
+    layers = (dataclasses.replace(MODEL.layers[0], file=hostile),)
+    report = dataclasses.replace(MODEL, layers=layers, settings={"models": [hostile], hostile: 1})
+    plain = strictly(json_report.render(report))
+    assert plain["layers"][0]["file"] == "caf\\udce9.pt"
+    assert plain["settings"] == {"models": ["caf\\udce9.pt"], "caf\\udce9.pt": 1}
+    assert strictly(jsonl.render(report).splitlines()[0])["file"] == "caf\\udce9.pt"
 
 
 def test_text_is_the_same_each_time():

@@ -7,6 +7,7 @@ import json
 import jsonschema
 import pytest
 from hand_built import EMPTY, REPORT
+from hand_built_model import MODEL
 
 from normcheck import results
 from normcheck.render import json_report, schema
@@ -14,15 +15,15 @@ from normcheck.render import json_report, schema
 VALIDATOR = jsonschema.Draft202012Validator(schema.schema())
 
 
-def plain():
-    return json.loads(json_report.render(REPORT))
+def plain(report=REPORT):
+    return json.loads(json_report.render(report))
 
 
 def test_schema_is_a_schema():
     jsonschema.Draft202012Validator.check_schema(json.loads(schema.render()))
 
 
-@pytest.mark.parametrize("report", [REPORT, EMPTY])
+@pytest.mark.parametrize("report", [REPORT, EMPTY, MODEL])
 def test_reports_validate(report):
     VALIDATOR.validate(json.loads(json_report.render(report)))
 
@@ -64,6 +65,28 @@ def broken(report, path, value):
 )
 def test_wrong_reports_do_not(path, value):
     report = copy.deepcopy(plain())
+    broken(report, path, value)
+    assert not VALIDATOR.is_valid(report)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (["layers"], KeyError),
+        (["layers", 0, "name"], None),
+        (["layers", 0, "eps_source"], "guess"),
+        (["layers", 0, "sure"], "yes"),
+        (["advice", 0, "layers"], "stem.bn"),
+        (["unreadable", 0, "reason"], None),
+        (["results", 0, "asked"], None),
+        (["results", 0, "parameters"], {}),
+        (["results", 0, "parameters", "beyond"], "inf"),
+        (["findings", 0, "precision"], 16),
+    ],
+)
+def test_wrong_reports_on_models_do_not(path, value):
+    report = plain(MODEL)
+    VALIDATOR.validate(report)
     broken(report, path, value)
     assert not VALIDATOR.is_valid(report)
 

@@ -1,0 +1,224 @@
+"""``normcheck analyze``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from normcheck.cli.deliver import deliver, delivery
+from normcheck.cli.exit_codes import ExitCode, FailOn, exit_code
+from normcheck.cli.options import (
+    THE_ARITHMETIC,
+    THE_INPUT,
+    THE_MODEL,
+    THE_NORM,
+    THE_REPORT,
+    Constant,
+    Constants,
+    Daz,
+    Debug,
+    Dist,
+    Fail,
+    Format,
+    Ftz,
+    Jobs,
+    JsonPath,
+    K,
+    Mean,
+    Mode,
+    Order,
+    Params,
+    Quiet,
+    Rounding,
+    Seed,
+    Std,
+    dimensions,
+    names,
+    whole,
+)
+from normcheck.cli.terminal import progress, say
+from normcheck.errors import UsageError
+
+if TYPE_CHECKING:
+    from normcheck.results import Report
+
+Models = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="MODEL...", show_default=False,
+        help="Checkpoints (.safetensors, .pt, .pth, .ckpt, .bin, .gguf), graphs (.onnx, .pt2, .jit), or directories.",
+    ),
+]  # fmt: skip
+Factory = Annotated[
+    str | None,
+    typer.Option(
+        "--model", metavar="MODULE:NAME", rich_help_panel=THE_MODEL,
+        help="Build the model by calling that function or class; MODEL may be left out. Runs its code.",
+    ),
+]  # fmt: skip
+Kinds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--kind", metavar="PATTERN=KIND,...", rich_help_panel=THE_MODEL,
+        help="What layers are, as '*.norm=group(32)' or 'aux.*=none'; `normcheck norms` lists kinds.",
+    ),
+]  # fmt: skip
+Epsilons = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--eps", metavar="[PATTERN=]X,...", rich_help_panel=THE_MODEL,
+        help="Eps of layers: files of parameters alone do not hold it.",
+    ),
+]  # fmt: skip
+Layers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--layer", metavar="PATTERN,...", rich_help_panel=THE_MODEL,
+        help="Only these layers, with their facts and every step.",
+    ),
+]  # fmt: skip
+Trust = Annotated[
+    bool,
+    typer.Option("--trust", rich_help_panel=THE_MODEL, help="Run code that files hold. Only for files of your own."),
+]
+Norms = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--norm", metavar="NORM,...", show_default="each layer's own", rich_help_panel=THE_NORM,
+        help="Norms to try in place of the layers' own, besides it.",
+    ),
+]  # fmt: skip
+AsMode = Annotated[
+    Mode | None,
+    typer.Option(
+        show_default="both where they differ", rich_help_panel=THE_NORM,
+        help="Statistics of the batch, or running ones.",
+    ),
+]  # fmt: skip
+Activations = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE", rich_help_panel=THE_INPUT,
+        help="Recorded inputs of layers, by name: .safetensors, .npz or .pt.",
+    ),
+]  # fmt: skip
+InputFile = Annotated[
+    str | None,
+    typer.Option("--input", metavar="FILE", rich_help_panel=THE_INPUT, help="Run the model of --model on this tensor."),
+]
+BatchSize = Annotated[
+    int, typer.Option(parser=whole, metavar="N", rich_help_panel=THE_INPUT, help="Samples in an assumed input.")
+]
+Spatial = Annotated[
+    str, typer.Option(metavar="H,W", rich_help_panel=THE_INPUT, help="Positions of a channel in an assumed input.")
+]
+Precisions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--precision", metavar="FORMAT,...", show_default="fp16,bf16", rich_help_panel=THE_ARITHMETIC,
+        help="Formats of the elements; `normcheck formats` lists them.",
+    ),
+]  # fmt: skip
+Implementations = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--implementation", metavar="NAME,...", show_default="wide, and pure in brief", rich_help_panel=THE_ARITHMETIC,
+        help="How kernels compute; `normcheck implementations` lists them.",
+    ),
+]  # fmt: skip
+Top = Annotated[
+    int | None,
+    typer.Option(
+        "--top", parser=whole, metavar="N", show_default="all", rich_help_panel=THE_REPORT, help="Rows of the table."
+    ),
+]
+
+
+def analyze(
+    models: Models = None,
+    *,
+    model_factory: Factory = None,
+    kind: Kinds = None,
+    eps: Epsilons = None,
+    layer: Layers = None,
+    trust: Trust = False,
+    norm: Norms = None,
+    mode: AsMode = None,
+    constant: Constants = Constant.EXACT,
+    k: K = 10,
+    activations: Activations = None,
+    input_file: InputFile = None,
+    dist: Dist = "gaussian",
+    mean: Mean = 0.0,
+    std: Std = 1.0,
+    seed: Seed = 0,
+    batch_size: BatchSize = 32,
+    spatial: Spatial = "8,8",
+    precision: Precisions = None,
+    implementation: Implementations = None,
+    params: Params = "half",
+    rounding: Rounding = "nearest-even",
+    order: Order = None,
+    ftz: Ftz = False,
+    daz: Daz = False,
+    form: Format = None,
+    json_path: JsonPath = None,
+    top: Top = None,
+    fail_on: Fail = FailOn.ERROR,
+    jobs: Jobs = None,
+    quiet: Quiet = False,
+    debug: Debug = False,  # noqa: ARG001 - read where errors are shown
+) -> None:
+    """Check the normalization layers of models: which break in low precision, at which step, and what to change.
+
+    Options that name several things repeat or take commas.
+
+    Exit codes: 0 clean, 1 findings at or above --fail-on, 2 an error or a file that cannot be read, 3 no layer found.
+    """
+    to = delivery(form, json_path, top=top)
+    if not models and model_factory is None:
+        raise UsageError("no model: give the path of a file or directory, or --model MODULE:NAME")
+    patterns, positions = names(layer), dimensions(spatial, "--spatial", "8,8")
+    precisions = names(precision) or ("fp16", "bf16")
+    norms, implementations = names(norm), names(implementation)
+    kinds, epsilons = names(kind), names(eps)
+    from normcheck.analysis.analyze import analyze as run
+    from normcheck.arithmetic.kernels import are_compiled
+    from normcheck.layers.discovery import parse_eps, parse_kind
+    from normcheck.render.places import whole
+
+    if not quiet and not are_compiled():
+        say("compiling kernels for this machine; later runs load them")
+    with progress("analyzing", quiet=quiet) as tick:
+        report = run(
+            tuple(models or ()), activations=activations, model_factory=model_factory, input_file=input_file,
+            precisions=precisions, norms=norms, implementations=implementations, params=params,
+            mode=mode.value if mode else None, distribution=dist, mean=mean, std=std, seed=seed,
+            batch_size=batch_size, spatial=positions, kinds=tuple(map(parse_kind, kinds)),
+            eps=tuple(map(parse_eps, epsilons)), layers=patterns, trust=trust, constant=constant.value, k=k,
+            rounding=rounding,  # type: ignore[arg-type]  # any text: the engine says which it knows
+            order=order, ftz=ftz, daz=daz, jobs=jobs, progress=tick, say=None if quiet else say,
+        )  # fmt: skip
+    for item in report.unreadable:
+        say(f"error: {whole(item)}")
+    deliver(report, replace(to, steps=bool(patterns)))
+    code = exit_code(report, fail_on)
+    if code is ExitCode.NOTHING:
+        say(f"nothing was analysed: {_why(report)}")
+    raise typer.Exit(code)
+
+
+_FEW = 3
+"""So many reasons are told on standard error; the report has all."""
+
+
+def _why(report: Report) -> str:
+    """Return that there are no layers, and the first few things that were skipped."""
+    from normcheck.render.places import whole
+
+    reasons = [whole(item) for item in report.skipped[:_FEW]]
+    more = len(report.skipped) - len(reasons)
+    found = [] if report.layers else ["no normalization layers were found"]
+    return "; ".join([*found, *reasons, *([f"and {more} more skipped"] if more else [])])

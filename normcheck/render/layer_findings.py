@@ -1,0 +1,195 @@
+"""What stands under a model's table: the view not asked for, findings, advice, what was left out, and the verdict."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from normcheck.render.figures import figure
+from normcheck.render.findings import befell, fix_of, found_on, remedy, rule_of_three, told
+from normcheck.render.folding import listed
+from normcheck.render.layout import Lines, exact, paragraph
+from normcheck.render.places import Shown, distinct, kernel, plural, where, whole, worst_first
+from normcheck.results import VERDICTS, Finding, Report, Result, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from normcheck.render.folding import Names
+
+_FEW = 3
+"""So many different messages, or kernels, are told one by one."""
+
+
+# ------------------------------------------------------------------------------------- the view not asked for
+
+
+def unasked(report: Report, names: Names, noun: Callable[[str], str], width: int) -> Lines:
+    """Return how the layers fare where the runtime computes norms in the precision itself: a line each precision."""
+    views: dict[tuple[str, str], list[Result]] = defaultdict(list)
+    for result in report.results:
+        if not result.asked:
+            views[result.implementation, result.precision].append(result)
+    lines: Lines = []
+    for (implementation, precision), results in views.items():
+        text = f"if your runtime computes norms in {precision} itself ({implementation}): {_fare(results, names)}"
+        worst = worst_first(results)[0]
+        if worst.verdict != "ok":
+            found = [finding for finding in found_on(worst, report.findings) if finding.implementation]
+            text += f"; worst {where(worst)}: {befell(Shown(worst, noun(worst.norm)), found)}"
+        lines += paragraph(text, width=width, hanging=2)
+    shows = " or ".join(f"--implementation {name}" for name in distinct(view[0] for view in views))
+    notes = len(_unasked_findings(report))
+    counted = f", with {notes} {plural('note', notes)}" if notes else ""
+    return lines + (paragraph(f"{shows} shows each layer{counted}", width=width, hanging=2) if lines else [])
+
+
+def _fare(results: Iterable[Result], names: Names) -> str:
+    """Return how many layers have which verdict, each its worst: ``12 of 53 layers unsafe, 3 degraded``."""
+    counts = _verdicts(results)
+    (first, many), *others = counts.items()
+    return ", ".join([f"{names.count(many)} {first}", *(f"{more} {verdict}" for verdict, more in others)])
+
+
+def _verdicts(results: Iterable[Result]) -> dict[Verdict, int]:
+    """Return how many layers have which verdict, each its worst; the worst verdict first, none of no layer."""
+    worst: dict[str | None, int] = {}
+    for result in results:
+        rank = VERDICTS.index(result.verdict)
+        worst[result.layer] = min(rank, worst.get(result.layer, rank))
+    ranks = list(worst.values())
+    return {verdict: ranks.count(rank) for rank, verdict in enumerate(VERDICTS) if rank in ranks}
+
+
+def _place(item: Result | Finding) -> tuple[str | None, ...]:
+    return item.layer, item.norm, item.precision, item.implementation, item.mode
+
+
+def _unasked_findings(report: Report) -> set[Finding]:
+    """Return the findings on results of the view not asked for."""
+    beside = {_place(result) for result in report.results if not result.asked}
+    return {finding for finding in report.findings if _place(finding) in beside}
+
+
+def _told_findings(report: Report) -> list[Finding]:
+    """Return the findings but those of the view not asked for, and those on what was skipped: they are told there."""
+    elsewhere = _unasked_findings(report)
+    skipped_names = {item.name for item in report.skipped}
+    return [f for f in report.findings if f not in elsewhere and (f.norm or f.layer not in skipped_names)]
+
+
+# ------------------------------------------------------------------------------------------ findings and advice
+
+
+def findings(report: Report, names: Names, width: int) -> Lines:
+    """Return the findings, the worst first: one paragraph a rule and fix, layers told in at most two lines or so."""
+    order = worst_first(result for result in report.results if result.asked)
+    ranks: dict[tuple[str | None, ...], int] = {}
+    for rank, result in enumerate(order):
+        ranks.setdefault(_place(result), rank)
+        ranks.setdefault((result.layer,), rank)
+
+    def rank_of(finding: Finding) -> int:
+        return ranks.get(_place(finding), ranks.get((finding.layer,), len(order)))
+
+    lines: Lines = []
+    for (_, rule, fix), group in groupby(sorted(_told_findings(report), key=remedy), key=remedy):
+        found = list(group)
+        lines += paragraph(rule, width=width, head=found[0].severity)
+        for text in _told(found, min(found, key=rank_of), names, 2 * width - 40):
+            lines += paragraph(text, width=width, indent=2, hanging=2)
+        lines += paragraph(f"fix: {fix}", width=width, indent=2, hanging=2) if fix else []
+    return lines
+
+
+def _told(found: Sequence[Finding], worst: Finding, names: Names, budget: int) -> list[str]:
+    """Return each message after everything that it holds for; of many messages that of the worst layer alone."""
+    alike: dict[tuple[str, str], list[Finding]] = {told(worst): []}
+    for finding in found:
+        alike.setdefault(told(finding), []).append(finding)
+    if len(alike) <= _FEW:
+        return [f"{_where(some, names, budget)}{step}: {message}" for (step, message), some in alike.items()]
+    step, message = told(worst)
+    return [_where(found, names, budget), f"worst {where(worst)}{step}: {message}"]
+
+
+def _where(found: Sequence[Finding], names: Names, budget: int) -> str:
+    """Return the layers of some findings, as many as the budget has room for, and what they were computed with."""
+    if len(found) == 1:
+        return where(found[0])
+    layers = distinct(finding.layer for finding in found if finding.layer)
+    kernels = distinct(filter(None, map(kernel, found)))
+    ran = "; ".join(kernels) if len(kernels) <= _FEW else f"{len(kernels)} combinations"
+    ran = f" ({ran})" if ran else ""
+    if len(layers) <= 1:
+        return f"{listed(layers, budget) if layers else 'the model'}{ran}"
+    every = len(layers) == names.total
+    return f"{names.count(len(layers))}{ran}" + ("" if every else f": {listed(layers, budget)}")
+
+
+def advice(report: Report, width: int) -> list[Lines]:
+    """Return what to change, each with the text to paste: its lines are exact, whatever the width."""
+    return [
+        part for item in report.advice for part in _advised(item.title, item.layers, item.snippet, item.evidence, width)
+    ]
+
+
+def _advised(title: str, layers: Sequence[str], snippet: str, evidence: str, width: int) -> list[Lines]:
+    head = paragraph(title, width=width, hanging=2, head="advice")
+    if layers:
+        text = f"{len(layers)} {plural('layer', len(layers))}: {listed(layers, 2 * width - 40)}"
+        head += paragraph(text, width=width, indent=2, hanging=2)
+    if evidence:
+        head += paragraph(evidence, width=width, indent=2, hanging=2)
+    return [head, exact(snippet)]
+
+
+# ---------------------------------------------------------------------------------------------- what was left out
+
+
+def skipped(report: Report, width: int) -> Lines:
+    """Return what was not analysed, those of one reason together."""
+    names: dict[str, list[str]] = defaultdict(list)
+    for item in report.skipped:
+        names[item.reason].append(item.name)
+    texts = [f"skipped {listed(found, 2 * width - 40)}: {reason}" for reason, found in names.items()]
+    return [line for text in texts for line in paragraph(text, width=width, hanging=2)]
+
+
+def unreadable(report: Report, width: int) -> Lines:
+    """Return the files that could not be read, and why."""
+    lines: Lines = []
+    for item in report.unreadable:
+        lines += paragraph(whole(item), width=width, hanging=2, head="unreadable")
+    return lines
+
+
+def unseen(asked: Sequence[Result], width: int) -> Lines:
+    """Return what "no overflow" is worth: the rule of three, for the layer of which the fewest elements were run."""
+    clean = [result.input.elements for result in asked if not result.overflow.count and result.input.elements]
+    if not clean:
+        return []
+    low, high = min(clean), max(clean)
+    seen = f"{low}" if low == high else f"{low} to {high}"
+    text = (
+        f"where no overflow was seen, {seen} elements a layer were run: with 95% confidence it strikes at most "
+        f"{figure(rule_of_three(low))} of a layer's elements (3/N)"
+    )
+    return paragraph(text, width=width, hanging=2)
+
+
+def verdict(report: Report, names: Names, noun: Callable[[str], str], width: int) -> Lines:
+    """Return the verdict in a sentence: how many layers, the worst of them, what befell it, and the remedy."""
+    asked = [result for result in report.results if result.asked]
+    if not asked:
+        why = "" if report.layers else ": no normalization layers were found"
+        return paragraph(f"nothing was analysed{why}", width=width)
+    (head, many), *others = _verdicts(asked).items()
+    worst = worst_first(asked)[0]
+    found = found_on(worst, report.findings)
+    serious = [finding for finding in found if finding.severity != "note"]
+    advised = report.advice[0].title if report.advice and head != "ok" else fix_of(serious)
+    counts = ", ".join([f"in {names.count(many)}", *(f"{other} in {more}" for other, more in others)])
+    text = f"{counts}; worst {where(worst)}: {befell(Shown(worst, noun(worst.norm)), found)}; {advised}"
+    return paragraph(text, width=width, hanging=2, head=head)
