@@ -243,12 +243,16 @@ class LayerFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advice:
-    """Something to change, that was tried: for which layers, as text to paste, and what trying it gave."""
+    """Something to change, that was tried: for which layers, as text to paste, and what trying it gave.
+
+    `asked`: False where only the view that nobody asked for calls for it.
+    """
 
     title: str
     layers: tuple[str, ...]
     snippet: str
     evidence: str
+    asked: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

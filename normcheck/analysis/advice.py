@@ -16,6 +16,7 @@ from normcheck.results import Advice, Finding, Result
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from normcheck.analysis.models import Found
     from normcheck.layers.layer import Layer
 
 _WIDE = "wide"
@@ -23,15 +24,21 @@ _WIDE = "wide"
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A layer with all its results and findings."""
+    """A layer of a model, with all its results and findings."""
 
+    model: Found
     layer: Layer
     results: list[Result]
     findings: list[Finding]
 
+    @property
+    def own_name(self) -> str:
+        """The layer's name within its model."""
+        return self.layer.name.removeprefix(self.model.prefix)
+
 
 def advice_of(checked: Sequence[Checked], premise: Premise) -> list[Advice]:
-    """Return what would mend the layers that failed, each remedy tried on each of them."""
+    """Return what would mend the layers of one model that failed, each remedy tried on each of them."""
     return [advice for part in (_parameters, _statistics) for advice in [part(checked, premise)] if advice]
 
 
@@ -45,8 +52,8 @@ def _parameters(checked: Sequence[Checked], premise: Premise) -> Advice | None:
     return Advice(
         title="keep the parameters and running statistics of these layers in float32",
         layers=tuple(item.layer.name for item, _ in broken),
-        snippet=_listed([item.layer.name for item, _ in broken]) + _FLOAT,
-        evidence=f"tried with --params autocast: no row is lost any more in {len(helped)} of {len(broken)} layers",
+        snippet=_listed([item.own_name for item, _ in broken]) + _FLOAT,
+        evidence=f"tried with --params autocast: no row is lost any more in {_share(len(helped), len(broken))}",
     )
 
 
@@ -71,15 +78,15 @@ def _statistics(checked: Sequence[Checked], premise: Premise) -> Advice | None:
     safe_wide = [item for item, wrong in failed if all(_is_safe_in_wide(item, result) for result in wrong)]
     absolute = [item for item, wrong in failed if all(_is_safe_in_l1(item.layer, result, premise) for result in wrong)]
     kernels = sorted({result.implementation for _, wrong in failed for result in wrong})
-    count = f"of {len(failed)} layers"
     return Advice(
-        title=f"where norms are computed as in {', '.join(kernels)}, compute these layers in float32",
+        title=f"where norms are computed as in `{'`, `'.join(kernels)}`, keep these layers in float32",
         layers=tuple(item.layer.name for item, _ in failed),
-        snippet=_listed([item.layer.name for item, _ in failed]),
+        snippet=_listed([item.own_name for item, _ in failed]),
         evidence=(
-            f"tried: `wide` is safe in {len(safe_wide)} {count}; "
-            f"the L1 statistic in its place, under `pure-scaled`, in {len(absolute)} {count}"
+            f"tried: `wide` is safe in {_share(len(safe_wide), len(failed))}; "
+            f"the L1 statistic in its place, under `pure-scaled`, in {_share(len(absolute), len(failed))}"
         ),
+        asked=any(result.asked for _, wrong in failed for result in wrong),
     )
 
 
@@ -117,6 +124,10 @@ def _run(layer: Layer, premise: Premise, norm: str, precision: str, implementati
     plans = [plan for plan in plans_of(layer, narrowed) if plan.study.norm.name == norm]
     runs = [assemble(plan.study, plan.labels, premise.rounding, jobs=1, search=False) for plan in plans]
     return [result for run in runs for result, _ in run]
+
+
+def _share(count: int, of: int) -> str:
+    return f"{count} of {of} {'layer' if of == 1 else 'layers'}"
 
 
 def _listed(names: Sequence[str]) -> str:

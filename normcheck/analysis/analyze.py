@@ -139,7 +139,7 @@ def analyze(
         for line in _announced(loaded.found, chosen):
             say(line)
     checked = _run(chosen, premise, jobs, progress or (lambda _fraction, _text: None))
-    facts = [_facts(file, layer, premise) for file, layer in chosen]
+    facts = [_facts(model.path, layer, premise) for model, layer in chosen]
     skipped = [*loaded.skipped, *_not_run(chosen, premise), *_unmatched(loaded.activations, chosen, layers, loaded)]
     own = [finding for fact in facts for finding in layer_findings(fact)]
     left_out = [finding for item in loaded.skipped for finding in skipped_findings(item)]
@@ -151,7 +151,11 @@ def analyze(
         findings=[finding for item in checked for finding in item.findings] + own + left_out,
         skipped=skipped,
         layers=facts,
-        advice=advice_of(checked, premise),
+        advice=[
+            advice
+            for model in loaded.found
+            for advice in advice_of([item for item in checked if item.model is model], premise)
+        ],
         unreadable=loaded.unreadable,
     )
 
@@ -175,32 +179,32 @@ def _listed(names: Sequence[str], what: str | None = None) -> tuple[str, ...]:
     return listed
 
 
-def _chosen(found: Sequence[Found], patterns: Sequence[str]) -> list[tuple[str, Layer]]:
-    """The layers that are asked for, with their files; all where there are no patterns."""
-    pairs = [(model.path, layer) for model in found for layer in model.layers]
+def _chosen(found: Sequence[Found], patterns: Sequence[str]) -> list[tuple[Found, Layer]]:
+    """The layers that are asked for, with their models; all where there are no patterns."""
+    pairs = [(model, layer) for model in found for layer in model.layers]
     for pattern in patterns:
         if pairs and not any(_matches(layer, pattern) for _, layer in pairs):
             near = ", ".join(layer.name for _, layer in pairs[:3])
             raise UsageError(f"--layer {pattern!r} matches none of {len(pairs)} layers, such as {near}")
     if not patterns:
         return pairs
-    return [(file, layer) for file, layer in pairs if any(_matches(layer, pattern) for pattern in patterns)]
+    return [(model, layer) for model, layer in pairs if any(_matches(layer, pattern) for pattern in patterns)]
 
 
 def _matches(layer: Layer, pattern: str) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for name in (layer.name, *layer.aliases))
 
 
-def _announced(found: Sequence[Found], chosen: Sequence[tuple[str, Layer]]) -> Iterator[str]:
+def _announced(found: Sequence[Found], chosen: Sequence[tuple[Found, Layer]]) -> Iterator[str]:
     """One line a model: how many layers of which kinds."""
     for model in found:
-        kinds = Counter(layer.norm.name for file, layer in chosen if file == model.path)
+        kinds = Counter(layer.norm.name for owner, layer in chosen if owner is model)
         listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()) or "none"
         yield f"{model.path}: {model.reader}, norm layers: {listed}"
 
 
 def _run(
-    chosen: Sequence[tuple[str, Layer]], premise: Premise, jobs: int | None, progress: Callable[[float, str], None]
+    chosen: Sequence[tuple[Found, Layer]], premise: Premise, jobs: int | None, progress: Callable[[float, str], None]
 ) -> list[Checked]:
     """Check the layers, several at once; in order, whatever finishes first."""
     work = [math.prod(shape_of(layer, premise)) for _, layer in chosen]
@@ -210,7 +214,7 @@ def _run(
 
     def check(place: int) -> Checked:
         nonlocal done
-        layer = chosen[place][1]
+        model, layer = chosen[place]
         progress(done / total, layer.name)
         pairs = [
             pair
@@ -220,7 +224,7 @@ def _run(
         with lock:
             done += work[place]
         progress(done / total, layer.name)
-        return Checked(layer, [result for result, _ in pairs], [f for _, found in pairs for f in found])
+        return Checked(model, layer, [result for result, _ in pairs], [f for _, found in pairs for f in found])
 
     if workers == 1:
         return [check(place) for place in range(len(chosen))]
@@ -252,7 +256,7 @@ def _facts(file: str, layer: Layer, premise: Premise) -> LayerFacts:
     )
 
 
-def _not_run(chosen: Sequence[tuple[str, Layer]], premise: Premise) -> list[Skipped]:
+def _not_run(chosen: Sequence[tuple[Found, Layer]], premise: Premise) -> list[Skipped]:
     """Norms and implementations that were asked for and fit no layer."""
     layers = [layer for _, layer in chosen]
     out = [
@@ -269,7 +273,7 @@ def _not_run(chosen: Sequence[tuple[str, Layer]], premise: Premise) -> list[Skip
 
 
 def _unmatched(
-    activations: Mapping[str, Any], chosen: Sequence[tuple[str, Layer]], patterns: Sequence[str], loaded: Any
+    activations: Mapping[str, Any], chosen: Sequence[tuple[Found, Layer]], patterns: Sequence[str], loaded: Any
 ) -> list[Skipped]:
     """Recorded inputs of layers that the model does not have."""
     if patterns:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import os
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from normcheck.errors import UnreadableError, UsageError
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A model and its norm layers."""
+    """A model and its norm layers; of several models, their names begin with `prefix`."""
 
     path: str
     reader: str
+    prefix: str
     layers: tuple[Layer, ...]
     trusted: bool
 
@@ -70,8 +72,8 @@ def load(
     loaded = Loaded()
     module, contents = _contents(model, factory, loaded, match=match, trust=trust)
     _record(module, inputs, input_file, activations, loaded, match=match, seed=seed)
-    for item in contents:
-        _discover(item, loaded, kinds, eps, several=len(contents) > 1)
+    for item, prefix in zip(contents, _prefixes([item.path for item in contents]), strict=True):
+        _discover(item, loaded, kinds, eps, prefix)
     _check_patterns(loaded, [pattern for pattern, _ in (*kinds, *eps)])
     return loaded
 
@@ -81,13 +83,11 @@ def _discover(
     loaded: Loaded,
     kinds: Sequence[tuple[str, str]],
     eps: Sequence[tuple[str | None, float]],
-    *,
-    several: bool,
+    prefix: str,
 ) -> None:
     """Find the layers of one model; of several models each takes only the options that match a layer of its own."""
-    prefix = f"{item.path}:" if several else ""
     try:
-        if several:
+        if prefix:
             names = [name for layer in discover(item).layers for name in (layer.name, *layer.aliases)]
             kinds = [pair for pair in kinds if _matches(pair[0], names)]
             eps = [pair for pair in eps if pair[0] is None or _matches(pair[0], names)]
@@ -97,10 +97,12 @@ def _discover(
     except UnreadableError as error:  # a tensor that turns out to be damaged
         loaded.unreadable.append(Skipped(name=item.path, reason=str(error)))
         return
-    if not several:
+    if not prefix:
         loaded.matched |= {pattern for pattern, _ in (*kinds, *eps) if pattern is not None}
     layers = tuple(replace(layer, name=prefix + layer.name) for layer in (*found.layers, *called))
-    loaded.found.append(Found(item.path, item.reader, layers, item.trusted))
+    loaded.found.append(Found(item.path, item.reader, prefix, layers, item.trusted))
+    if prefix and not layers:
+        loaded.skipped.append(Skipped(name=item.path, reason="no normalization layers were found in it"))
     loaded.skipped += [Skipped(name=prefix + o.name, reason=o.reason) for o in found.omitted]
 
 
@@ -115,6 +117,18 @@ def _functional(item: Contents, layers: Sequence[Layer], loaded: Loaded) -> Cont
             stated.append(replace(seen.stated(name), num_channels=channels))
     tensors = item.tensors if stated else {}
     return Contents(path=item.path, reader=item.reader, tensors=tensors, stated=tuple(stated))
+
+
+def _prefixes(paths: Sequence[str]) -> list[str]:
+    """What tells the layers of several models apart: the last parts of their paths, as few as it takes."""
+    if len(paths) <= 1:
+        return [""] * len(paths)
+    parts = [Path(path).parts for path in paths]
+    for depth in range(1, max(map(len, parts)) + 1):
+        ends = ["/".join(part[-depth:]) for part in parts]
+        if len(set(ends)) == len(ends):
+            return [f"{end}:" for end in ends]
+    return [f"{place}:" for place, _ in enumerate(paths, start=1)]  # the same model more than once
 
 
 def _matches(pattern: str, names: Sequence[str]) -> bool:

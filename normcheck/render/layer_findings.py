@@ -39,6 +39,8 @@ def unasked(report: Report, names: Names, noun: Callable[[str], str], width: int
             found = [finding for finding in found_on(worst, report.findings) if finding.implementation]
             text += f"; worst {where(worst)}: {befell(Shown(worst, noun(worst.norm)), found)}"
         lines += paragraph(text, width=width, hanging=2)
+    tried = [item.evidence for item in report.advice if not item.asked]
+    lines += [line for text in tried if lines for line in paragraph(text, width=width, hanging=2)]
     shows = " or ".join(f"--implementation {name}" for name in distinct(view[0] for view in views))
     notes = len(_unasked_findings(report))
     counted = f", with {notes} {plural('note', notes)}" if notes else ""
@@ -129,10 +131,12 @@ def _where(found: Sequence[Finding], names: Names, budget: int) -> str:
 
 
 def advice(report: Report, width: int) -> list[Lines]:
-    """Return what to change, each with the text to paste: its lines are exact, whatever the width."""
-    return [
-        part for item in report.advice for part in _advised(item.title, item.layers, item.snippet, item.evidence, width)
-    ]
+    """Return what to change, each with the text to paste: its lines are exact, whatever the width.
+
+    What only the view not asked for calls for is told there, in a line.
+    """
+    asked = [item for item in report.advice if item.asked]
+    return [part for item in asked for part in _advised(item.title, item.layers, item.snippet, item.evidence, width)]
 
 
 def _advised(title: str, layers: Sequence[str], snippet: str, evidence: str, width: int) -> list[Lines]:
@@ -189,7 +193,7 @@ def verdict(report: Report, names: Names, noun: Callable[[str], str], width: int
     worst = worst_first(asked)[0]
     found = found_on(worst, report.findings)
     serious = [finding for finding in found if finding.severity != "note"]
-    advised = report.advice[0].title if report.advice and head != "ok" else fix_of(serious)
+    advised = next((item.title for item in report.advice if item.asked and head != "ok"), fix_of(serious))
     counts = ", ".join([f"in {names.count(many)}", *(f"{other} in {more}" for other, more in others)])
     text = f"{counts}; worst {where(worst)}: {befell(Shown(worst, noun(worst.norm)), found)}; {advised}"
     return paragraph(text, width=width, hanging=2, head=head)

@@ -64,14 +64,15 @@ def _some(values: Iterable[str], what: str) -> str:
 
 
 def _sizes(report: Report, asked: Sequence[Result]) -> list[str]:
-    """Return batch and spatial size, which only an assumed input has, the seed and n."""
-    settings, assumed = report.settings, any(result.input.assumed for result in asked)
+    """Return batch and spatial size where some layer's n was assumed from them, the seed and n."""
+    settings, assumed = report.settings, {name for layer in report.layers for name in layer.assumed}
     batch, spatial, seed = (settings.get(name) for name in ("batch_size", "spatial", "seed"))
-    sizes = [result.shape.size for result in asked]
+    drawn = any(result.input.assumed for result in asked)
+    sizes = [layer.size for layer in report.layers if layer.size]
     return [
-        f"batch {batch} (assumed)" if assumed and batch is not None else "",
-        f"spatial {_by(spatial)} (assumed)" if assumed and spatial else "",
-        f"seed {seed}" if assumed and seed is not None else "",
+        f"batch {batch} (assumed)" if "batch_size" in assumed else "",
+        f"spatial {_by(spatial)} (assumed)" if "spatial" in assumed else "",
+        f"seed {seed}" if drawn and seed is not None else "",
         f"n = {_range(sizes)}" if sizes else "",
     ]
 

@@ -137,7 +137,8 @@ def test_kinds_and_eps_are_the_user_s_to_say(healthy):
 def test_several_models_keep_their_layers_apart(healthy, tmp_path):
     other = saved(tmp_path / "other.safetensors", bn1=batch_norm())
     report = analyze([healthy, other], kinds=[("ln", "rms")], **SMALL)
-    assert [layer.name for layer in report.layers] == [f"{healthy}:bn1", f"{healthy}:ln", f"{other}:bn1"]
+    assert [layer.name for layer in report.layers] == ["model.pt:bn1", "model.pt:ln", "other.safetensors:bn1"]
+    assert [layer.file for layer in report.layers] == [healthy, healthy, other]
     with pytest.raises(UsageError, match="matches no layer of any of 2 models"):
         analyze([healthy, other], kinds=[("nope", "rms")], **SMALL)
 
@@ -400,6 +401,20 @@ def test_a_model_without_norms_gives_an_empty_report(tmp_path):
     path = saved(tmp_path / "plain.pt", fc={"weight": torch.randn(3, 3), "bias": torch.zeros(3)})
     report = analyze(path)
     assert (report.results, report.layers, report.unreadable) == ((), (), ())
+
+
+def test_a_model_without_norms_beside_others_is_told(healthy, tmp_path):
+    path = saved(tmp_path / "plain.pt", fc={"weight": torch.randn(3, 3), "bias": torch.zeros(3)})
+    report = analyze([healthy, path], **SMALL)
+    assert [item.name for item in report.skipped] == [path]
+
+
+def test_advice_for_several_models_names_the_layers_of_each(huge, healthy):
+    report = analyze([huge, healthy], precisions=["fp16"], mode="eval", **SMALL)
+    (advice,) = [item for item in report.advice if item.asked]
+    (name,) = advice.layers
+    assert name.endswith(":bn")
+    assert "'bn'" in advice.snippet
 
 
 def test_no_model_at_all_is_a_usage_error():

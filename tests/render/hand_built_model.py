@@ -49,7 +49,7 @@ def facts(name: str, **changes: object) -> LayerFacts:
         "eps": 1e-5,
         "eps_source": "assumed",
         "stored": "float32",
-        "assumed": ("eps",),
+        "assumed": ("eps", "batch_size", "spatial", "input"),
         "size": 2048,
     }
     return LayerFacts(**{**fields, **changes})

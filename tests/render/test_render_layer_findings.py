@@ -56,6 +56,13 @@ def test_findings_that_are_about_both_views_are_told():
     )
 
 
+def test_what_only_that_view_calls_for_is_a_line_there_and_no_advice():
+    advice = Advice(title="keep", layers=BATCH, snippet="layers = []\n", evidence="tried: all is well", asked=False)
+    report = dataclasses.replace(MODEL, advice=(advice,))
+    assert says(section("if your runtime", report), "tried: all is well")
+    assert "layers = []" not in rendered(80, report)
+
+
 def test_without_such_a_view_nothing_is_said_of_it():
     assert "if your runtime" not in rendered(80, CLEAN_MODEL)
 

@@ -122,7 +122,8 @@ def test_sizes_that_were_not_assumed_are_not_mentioned():
         dataclasses.replace(result, input=dataclasses.replace(result.input, source="recorded", assumed=False))
         for result in CLEAN_MODEL.results
     )
-    premise = section("analyze", dataclasses.replace(CLEAN_MODEL, results=known))
+    layers = tuple(dataclasses.replace(layer, assumed=("eps",)) for layer in CLEAN_MODEL.layers)
+    premise = section("analyze", dataclasses.replace(CLEAN_MODEL, results=known, layers=layers))
     assert "recorded" in premise
     assert not [word for word in ("batch32", "spatial", "seed", "recorded(assumed)") if word in premise]
 
