@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, get_args
 import typer
 
 import normcheck
-from normcheck.analysis.study import BLOCK
 from normcheck.analysis.safe_scale import FARTHEST, RESOLUTION
+from normcheck.analysis.study import BLOCK
 from normcheck.analysis.thresholds import DEFAULTS
 from normcheck.analysis.totals import EPS_DOMINATES, WORST_KEPT
 from normcheck.arithmetic.formats import MAX_EXPONENT_BITS, MAX_MANTISSA_BITS, OverflowPolicy
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUTS = {
+    "model": "normcheck analyze data/breast-cancer-mlp.pt --precision fp16 --mode eval",
+    "layer": "normcheck analyze data/digits-transformer --layer norm --precision fp16",
     "contrast": """normcheck simulate --norm batch-l2,batch-l1 --precision fp16 \\
     --implementation pure,wide-sum,wide --shape 8,16,8,8 --std 100""",
     "steps": """normcheck simulate --implementation wide-sum --shape 8,16,8,8 --std 100 \\
@@ -110,8 +112,8 @@ STEP_MEANINGS = {
 EXIT_MEANINGS = {
     ExitCode.CLEAN: "no finding at or above `--fail-on` (by default: no error)",
     ExitCode.FINDINGS: "at least one finding at or above `--fail-on`",
-    ExitCode.ERROR: "usage error, file that cannot be written, internal error: one line on stderr",
-    ExitCode.NOTHING: "nothing was analysed: no implementation asked for defines a norm asked for",
+    ExitCode.ERROR: "usage error, a file that cannot be read or written, internal error: one line on stderr each",
+    ExitCode.NOTHING: "nothing was analysed: no norm layer was found, or no implementation asked for defines the norms",
     ExitCode.INTERRUPTED: "interrupted from the keyboard",
 }
 THRESHOLDS_OF = {
@@ -176,6 +178,7 @@ def printed(command: str) -> tuple[str, int]:
         env={**environment, "COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb", "PYTHONIOENCODING": "utf-8"},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        cwd=ROOT,
         check=False,
     )
     return "\n".join(line.rstrip() for line in done.stdout.decode().splitlines()).strip("\n"), done.returncode

@@ -101,6 +101,7 @@ def copy_of_the_docs(folder):
     """A clone in which the generator can write."""
     shutil.copytree(ROOT / "docs", folder / "docs", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(README, folder)
+    shutil.copytree(ROOT / "data", folder / "data", ignore=shutil.ignore_patterns("__pycache__"))
     return folder
 
 
@@ -335,6 +336,7 @@ EXAMPLES = [line for name in NAMES for block in fences(text_of(name), "sh") for 
 
 @pytest.mark.parametrize("line", [line for line in EXAMPLES if line.startswith("normcheck ")])
 def test_the_commands_of_examples_run(line, tmp_path):
+    (tmp_path / "data").symlink_to(ROOT / "data")
     done = subprocess.run(
         [sys.executable, "-m", *shlex.split(line)],
         capture_output=True,
@@ -359,8 +361,8 @@ SETUP = [line for line in EXAMPLES if line.startswith("python3 -m venv")]
 
 
 def test_two_lines_do_all_the_set_up():
-    simulate, test = (line for line in SETUP if " -e " in line)
-    assert simulate.endswith(" && normcheck simulate --dist gaussian --precision fp16")
+    analyze, test = (line for line in SETUP if " -e " in line)
+    assert analyze.endswith(" && normcheck analyze data/digits-cnn.pt")
     assert test.endswith(" && python -m pytest")
     for line in SETUP:
         assert line.startswith("python3 -m venv .venv && . .venv/bin/activate && python -m pip install ")
@@ -381,8 +383,8 @@ def test_the_set_up_lines_have_the_commands_that_ci_runs():
 
 
 def test_the_first_command_runs():
-    command = next(line for line in SETUP if "simulate" in line).rpartition(" && ")[2]
-    done = subprocess.run([sys.executable, "-m", *shlex.split(command)], capture_output=True, check=False)
+    command = next(line for line in SETUP if "analyze" in line).rpartition(" && ")[2]
+    done = subprocess.run([sys.executable, "-m", *shlex.split(command)], capture_output=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr.decode()
 
 

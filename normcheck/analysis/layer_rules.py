@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 def _eps_assumed(layer: LayerFacts) -> Iterator[Hit]:
     if layer.eps_source == "assumed":
-        fix = f"give it: --eps {layer.eps:g}, or --eps 'PATTERN={layer.eps:g}' for some layers"
-        yield Hit(None, f"eps is not in the file: {layer.eps:g}, the default of its kind, is assumed", fix=fix)
+        eps = f"{layer.eps:g}".replace("e-0", "e-")
+        fix = f"give it: --eps {eps}, or --eps 'PATTERN={eps}' for some layers"
+        yield Hit(None, f"eps is not in the file: {eps}, the default of its kind, is assumed", fix=fix)
 
 
 def _degenerate(layer: LayerFacts) -> Iterator[Hit]:
