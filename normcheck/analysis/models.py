@@ -72,6 +72,9 @@ def load(
     loaded = Loaded()
     module, contents = _contents(model, factory, loaded, match=match, trust=trust)
     _record(module, inputs, input_file, activations, loaded, match=match, seed=seed)
+    loaded.skipped += [
+        Skipped(name=name, reason=seen.note) for name, seen in loaded.seen.items() if seen.note is not None
+    ]
     for item, prefix in zip(contents, _prefixes([item.path for item in contents]), strict=True):
         _discover(item, loaded, kinds, eps, prefix)
     _check_patterns(loaded, [pattern for pattern, _ in (*kinds, *eps)])
@@ -192,6 +195,7 @@ def _record(
         from normcheck.layers.activations import read_activations  # noqa: PLC0415  # few runs need it
 
         recording = read_activations(activations)
+        loaded.skipped += [Skipped(name=item.name, reason=item.reason) for item in recording.omitted]
         loaded.activations, loaded.seen = recording, recording.layers
         loaded.recorded = f"recorded ({activations})"
         return

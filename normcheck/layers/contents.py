@@ -1,4 +1,4 @@
-"""What a model's file, directory or live module holds, before anything of it is read: what readers hand to discovery."""
+"""What a model holds, before anything of it is read: what readers hand to discovery."""
 
 from __future__ import annotations
 
