@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from normcheck.arithmetic.rounding import round_to
     from normcheck.errors import NormcheckError, UnreadableError, UsageError
     from normcheck.layers.distributions import Distribution
-    from normcheck.layers.recording import record
+    from normcheck.layers.live.recording import record
     from normcheck.norms.implementations import Implementation
     from normcheck.norms.table import Norm
 
@@ -48,7 +48,7 @@ _HOMES = {
     "UsageError": "normcheck.errors",
     "analyze": "normcheck.analysis.analyze",
     "emulate": "normcheck.analysis.emulate",
-    "record": "normcheck.layers.recording",
+    "record": "normcheck.layers.live.recording",
     "round_to": "normcheck.arithmetic.rounding",
     "simulate": "normcheck.analysis.simulate",
 }

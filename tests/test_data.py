@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 import normcheck
-from normcheck.layers.discovery import discover
+from normcheck.layers.discovery.discover import discover
 from normcheck.layers.readers import read
 
 DATA = Path(__file__).resolve().parent.parent / "data"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from normcheck.errors import UnreadableError, UsageError
 from normcheck.layers.contents import Contents
-from normcheck.layers.discovery import discover
+from normcheck.layers.discovery.discover import discover
 from normcheck.layers.readers import read
 from normcheck.norms.table import norm_named
 from normcheck.results import Skipped
@@ -149,7 +149,7 @@ def _contents(
 ) -> tuple[Any, list[Contents]]:
     """The live module, if there is one, and what each model holds."""
     if hasattr(model, "named_modules"):
-        from normcheck.layers.live import contents_of  # noqa: PLC0415  # torch is loaded for live modules alone
+        from normcheck.layers.live.modules import contents_of  # noqa: PLC0415  # torch is loaded for live modules alone
 
         return model, [contents_of(model, match=match)]
     paths = [model] if isinstance(model, str | os.PathLike) else list(model)
@@ -160,8 +160,8 @@ def _contents(
         return None, contents
     if len(paths) > 1:
         raise UsageError(f"--model {factory} takes the weights of one checkpoint, received {len(paths)}")
-    from normcheck.layers.factory import load_model, load_weights  # noqa: PLC0415  # the same
-    from normcheck.layers.live import contents_of  # noqa: PLC0415  # the same
+    from normcheck.layers.live.factory import load_model, load_weights  # noqa: PLC0415  # the same
+    from normcheck.layers.live.modules import contents_of  # noqa: PLC0415  # the same
 
     if paths and not contents:
         return None, []
@@ -203,8 +203,8 @@ def _record(
         return
     if module is None:
         raise UsageError("input is for a live model: a module, or --model package.module:factory")
-    from normcheck.layers.factory import load_inputs  # noqa: PLC0415  # the same
-    from normcheck.layers.observing import call_of, observe  # noqa: PLC0415  # torch is loaded for live modules alone
+    from normcheck.layers.live.factory import load_inputs  # noqa: PLC0415  # the same
+    from normcheck.layers.live.observing import call_of, observe  # noqa: PLC0415  # torch is loaded for live modules alone
 
     arguments = call_of(inputs) if input_file is None else load_inputs(input_file)
     observed = observe(module, *arguments, match=match, seed=seed)

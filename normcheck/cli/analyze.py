@@ -186,7 +186,7 @@ def analyze(
     kinds, epsilons = names(kind), names(eps)
     from normcheck.analysis.analyze import analyze as run
     from normcheck.arithmetic.kernels import are_compiled
-    from normcheck.layers.discovery import parse_eps, parse_kind
+    from normcheck.layers.discovery.discover import parse_eps, parse_kind
     from normcheck.render.places import whole
 
     if not quiet and not are_compiled():

@@ -15,7 +15,7 @@ from torch import nn
 from normcheck.errors import UnreadableError
 from normcheck.layers.activations import STATED_FIELDS, RecordedLayer, read_activations
 from normcheck.layers.contents import Stated
-from normcheck.layers.recording import record
+from normcheck.layers.live.recording import record
 
 LAYERS = {
     "encoder.norm": np.arange(24, dtype=np.float32).reshape(2, 12),

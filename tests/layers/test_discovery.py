@@ -10,8 +10,8 @@ import pytest
 from normcheck.arithmetic.formats import format_named
 from normcheck.errors import UsageError
 from normcheck.layers.contents import Contents, Stated, Tensor
-from normcheck.layers.discovery import discover, parse_eps, parse_kind
-from normcheck.layers.discovery_candidates import LARGEST
+from normcheck.layers.discovery.candidates import LARGEST
+from normcheck.layers.discovery.discover import discover, parse_eps, parse_kind
 from normcheck.norms.table import norm_named
 
 

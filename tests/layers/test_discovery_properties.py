@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from normcheck.layers.contents import Contents, Tensor
-from normcheck.layers.discovery import discover
+from normcheck.layers.discovery.discover import discover
 from normcheck.norms.parameters import check_lengths
 from normcheck.norms.table import grouping
 

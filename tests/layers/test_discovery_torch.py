@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from normcheck.arithmetic.formats import format_named
-from normcheck.layers.discovery import discover
+from normcheck.layers.discovery.discover import discover
 from normcheck.layers.readers import read
 
 

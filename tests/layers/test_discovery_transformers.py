@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from normcheck.layers.contents import Contents, Tensor
-from normcheck.layers.discovery import discover
+from normcheck.layers.discovery.discover import discover
 from normcheck.layers.readers import read
 
 CHECKPOINTS = json.loads((Path(__file__).parent / "transformers_checkpoints.json").read_text(encoding="utf-8"))

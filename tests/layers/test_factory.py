@@ -14,8 +14,8 @@ from torch import nn
 
 from normcheck.errors import UnreadableError, UsageError
 from normcheck.layers.contents import Contents
-from normcheck.layers.factory import load_inputs, load_model, load_weights
-from normcheck.layers.live import contents_of
+from normcheck.layers.live.factory import load_inputs, load_model, load_weights
+from normcheck.layers.live.modules import contents_of
 
 _NUMBERS = itertools.count()
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
 
 from normcheck.errors import UsageError
-from normcheck.layers.live import contents_of
+from normcheck.layers.live.modules import contents_of
 
 if TYPE_CHECKING:
     from normcheck.layers.contents import Contents, Stated

@@ -8,7 +8,7 @@ import numpy as np
 import packages
 import pytest
 
-from normcheck.layers.discovery import discover
+from normcheck.layers.discovery.discover import discover
 from normcheck.layers.readers import read
 
 

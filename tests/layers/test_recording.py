@@ -19,7 +19,7 @@ from torch.nn import functional
 from normcheck.errors import UsageError
 from normcheck.layers import sampling
 from normcheck.layers.activations import read_activations
-from normcheck.layers.recording import record
+from normcheck.layers.live.recording import record
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -598,7 +598,8 @@ def test_seeds_give_different_tensors_and_the_same_seed_the_same() -> None:
 
 def test_names_and_parsing_load_no_heavy_module() -> None:
     code = (
-        "import sys; from normcheck.layers.distributions import DISTRIBUTIONS, parse_distribution; from normcheck.layers.sources import Synthetic;"
+        "import sys; from normcheck.layers.distributions import DISTRIBUTIONS, parse_distribution;"
+        "from normcheck.layers.sources import Synthetic;"
         "[Synthetic(parse_distribution(name)).label for name in DISTRIBUTIONS];"
         "heavy = {'torch', 'numba', 'scipy', 'scipy.stats', 'scipy.special'} & set(sys.modules);"
         "assert not heavy, heavy"

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from normcheck.layers import conventions
+from normcheck.layers.discovery import conventions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -119,7 +119,8 @@ class Neighbours:
             for index in (self._directly, self._within):
                 count = index.get(module, {}).get(width)
                 if count:
-                    return Beside(**count, **general, directly=index is self._directly)
+                    counted: dict[str, Any] = {str(kind): number for kind, number in count.items()}
+                    return Beside(**counted, **general, directly=index is self._directly)
             if not module:
                 break
         return Beside(**general)

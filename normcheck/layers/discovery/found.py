@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
     from normcheck.layers.contents import Tensor
-    from normcheck.layers.discovery_candidates import Role
-    from normcheck.layers.discovery_kinds import Kind
+    from normcheck.layers.discovery.candidates import Role
+    from normcheck.layers.discovery.kinds import Kind
     from normcheck.layers.layer import EpsSource
     from normcheck.norms.table import Norm
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from normcheck.layers.contents import Omitted, Stated
-from normcheck.layers.probing import ProbeError, eps_of, probe
+from normcheck.layers.live.probing import ProbeError, eps_of, probe
 from normcheck.norms.table import norm_named
 
 if TYPE_CHECKING:
     import torch
 
-    from normcheck.layers.probing import Formula
+    from normcheck.layers.live.probing import Formula
     from normcheck.norms.table import Norm
 
 _WEIGHTS = ("weight", "gamma", "scale", "g", "w", "a_2")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from normcheck.layers import conventions
+from normcheck.layers.discovery import conventions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from normcheck.layers import conventions
-from normcheck.layers.discovery_candidates import is_vector, looks_like_norm, words
+from normcheck.layers.discovery import conventions
+from normcheck.layers.discovery.candidates import is_vector, looks_like_norm, words
 from normcheck.norms.table import Norm, default_num_groups, norm_named
 
 if TYPE_CHECKING:
-    from normcheck.layers.discovery_candidates import Candidate
-    from normcheck.layers.discovery_neighbours import Beside
-    from normcheck.layers.discovery_settings import Scope
+    from normcheck.layers.discovery.candidates import Candidate
+    from normcheck.layers.discovery.neighbours import Beside
+    from normcheck.layers.discovery.settings import Scope
 
 BATCH, LAYER, RMS, GROUP = (norm_named(name) for name in ("batch", "layer", "rms", "group"))
 _PER_CHANNEL = ("group-l2", "instance-l2", "layer-l2")

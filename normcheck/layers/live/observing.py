@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from normcheck.errors import UsageError
-from normcheck.layers.recording import record
+from normcheck.layers.live.recording import record
 
 if TYPE_CHECKING:
     import torch
 
-    from normcheck.layers.recording import Recording
+    from normcheck.layers.live.recording import Recording
 
 
 def call_of(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -6,8 +6,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from normcheck.layers.contents import Omitted, Stated
-from normcheck.layers.custom_norms import Recognised, class_name, recognised
-from normcheck.layers.torch_functions import epsilon_of_none
+from normcheck.layers.live.custom_norms import Recognised, class_name, recognised
+from normcheck.layers.live.torch_functions import epsilon_of_none
 from normcheck.norms.table import norm_named
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from normcheck.errors import UsageError
-from normcheck.layers.discovery_kinds import Kind
+from normcheck.layers.discovery.kinds import Kind
 from normcheck.norms.table import Norm, default_num_groups, norm_named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from normcheck.layers.discovery_found import Found
+    from normcheck.layers.discovery.found import Found
 
 HOW = "option --kind"
 NONE = "none"

@@ -16,9 +16,9 @@ import msgspec
 from normcheck.errors import UsageError
 from normcheck.layers.activations import METADATA, STATED_FIELDS, RecordedLayer
 from normcheck.layers.contents import Stated
-from normcheck.layers.live import FoundNorm, check_module, named_modules, norms_of, tensors_of
-from normcheck.layers.sampling import Tally, TensorSampler, UnitSampler, numbers_of, seeded, tensor_of
-from normcheck.layers.torch_functions import function_mode
+from normcheck.layers.live.modules import FoundNorm, check_module, named_modules, norms_of, tensors_of
+from normcheck.layers.live.sampling import Tally, TensorSampler, UnitSampler, numbers_of, seeded, tensor_of
+from normcheck.layers.live.torch_functions import function_mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from normcheck.layers.live import Match
-    from normcheck.layers.torch_functions import FunctionCall
+    from normcheck.layers.live.modules import Match
+    from normcheck.layers.live.torch_functions import FunctionCall
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -68,7 +68,7 @@ def record(
     Args:
         model: any module; in training or eval mode, of any type, on any device, under autocast and no_grad.
         path: the safetensors file that is written on leaving, whole or, after an exception, not at all.
-        match: which modules are norms besides those that are recognised, as in `normcheck.layers.live.contents_of`.
+        match: which modules are norms besides those that are recognised, as in `live.modules.contents_of`.
         budget: bytes kept for each layer.
         seed: of the sample.
 

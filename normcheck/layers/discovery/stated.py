@@ -6,9 +6,9 @@ import math
 from typing import TYPE_CHECKING
 
 from normcheck.layers.contents import Omitted
-from normcheck.layers.discovery_candidates import LARGEST, Role
-from normcheck.layers.discovery_found import Found
-from normcheck.layers.discovery_kinds import Kind
+from normcheck.layers.discovery.candidates import LARGEST, Role
+from normcheck.layers.discovery.found import Found
+from normcheck.layers.discovery.kinds import Kind
 from normcheck.norms.table import default_num_groups
 
 if TYPE_CHECKING:

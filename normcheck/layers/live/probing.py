@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from normcheck.layers.torch_functions import FunctionCall, function_mode
+from normcheck.layers.live.torch_functions import FunctionCall, function_mode
 from normcheck.norms.table import norm_named
 
 if TYPE_CHECKING:

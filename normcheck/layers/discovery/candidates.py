@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from normcheck.layers import conventions
 from normcheck.layers.contents import Omitted
+from normcheck.layers.discovery import conventions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

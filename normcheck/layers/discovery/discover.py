@@ -9,21 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from normcheck.layers import conventions
 from normcheck.layers.contents import Omitted
-from normcheck.layers.discovery_candidates import (
+from normcheck.layers.discovery import conventions
+from normcheck.layers.discovery.candidates import (
     Candidate,
     candidates,
     modules_of,
     without_optimizer,
 )
-from normcheck.layers.discovery_found import Found, merged
-from normcheck.layers.discovery_kinds import kind_of_candidate
-from normcheck.layers.discovery_neighbours import Neighbours
-from normcheck.layers.discovery_options import chosen, parse_eps, parse_kind, with_kinds
-from normcheck.layers.discovery_settings import Settings, kind_of
-from normcheck.layers.discovery_stated import from_stated
-from normcheck.layers.discovery_weights import reparametrised
+from normcheck.layers.discovery.found import Found, merged
+from normcheck.layers.discovery.kinds import kind_of_candidate
+from normcheck.layers.discovery.neighbours import Neighbours
+from normcheck.layers.discovery.options import chosen, parse_eps, parse_kind, with_kinds
+from normcheck.layers.discovery.settings import Settings, kind_of
+from normcheck.layers.discovery.stated import from_stated
+from normcheck.layers.discovery.weights import reparametrised
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

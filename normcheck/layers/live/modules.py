@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from normcheck.errors import UsageError
 from normcheck.layers.contents import Contents, Omitted, Stated, Tensor
-from normcheck.layers.custom_norms import class_name, recognised
-from normcheck.layers.torch_norms import torch_norm
+from normcheck.layers.live.custom_norms import class_name, recognised
+from normcheck.layers.live.torch_norms import torch_norm
 from normcheck.norms.table import norm_named
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def contents_of(module: torch.nn.Module, *, path: str = "module", match: Match |
 
     Norm modules are those of torch.nn and their subclasses, frozen batch norms, and hand-written layer and RMS norms:
     a class with "norm" in its name, no submodules and a vector of weights is run (a float32 copy, on a small random
-    input, see `normcheck.layers.probing`) and compared with the formulas. `match` overrides what is recognised.
+    input, see `normcheck.layers.live.probing`) and compared with the formulas. `match` overrides what is recognised.
 
     Args:
         module: the model; DataParallel and torch.compile around it are looked through. It is neither run nor changed.

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from normcheck.layers.contents import Omitted
-from normcheck.layers.discovery_found import Found
-from normcheck.layers.discovery_kinds import Kind
+from normcheck.layers.discovery.found import Found
+from normcheck.layers.discovery.kinds import Kind
 from normcheck.norms.table import norm_named
 
 if TYPE_CHECKING:

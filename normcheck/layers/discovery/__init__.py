@@ -1,0 +1,1 @@
+"""Finding the norm layers of a model in what it holds: by structure and evidence."""

@@ -1,0 +1,1 @@
+"""Live torch models: their norms, and what reaches them when they run."""
