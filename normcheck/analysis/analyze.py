@@ -7,12 +7,13 @@ import math
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from normcheck.analysis.advice import Checked, advice_of
 from normcheck.analysis.assemble import assemble
-from normcheck.analysis.models import Found, load
+from normcheck.analysis.models import Loaded, load
 from normcheck.analysis.plans import Mode as ModeName
 from normcheck.analysis.plans import Premise, alternatives, assumptions_of, plans_of, shape_of
 from normcheck.analysis.reporting import report_of
@@ -29,8 +30,9 @@ from normcheck.norms.table import grouping, norm_named
 from normcheck.results import LayerFacts, Report, Skipped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from normcheck.analysis.models import Found
     from normcheck.layers.layer import Layer
 
 ConstantKind = Literal["exact", "paper"]
@@ -55,7 +57,7 @@ def analyze(
     batch_size: int = 32,
     spatial: tuple[int, ...] = (8, 8),
     kinds: Sequence[tuple[str, str]] = (),
-    eps: Sequence[tuple[str | None, float]] = (),
+    eps: float | Sequence[tuple[str | None, float]] = (),
     layers: Sequence[str] = (),
     match: Any = None,
     trust: bool = False,
@@ -85,7 +87,8 @@ def analyze(
         distribution, mean, std: of inputs of which nothing is known; with running statistics, the distribution's
             shape alone. seed: of the random numbers.
         batch_size, spatial: assumed where a norm's n depends on them.
-        kinds: (pattern, kind) for layers whose kind is known better. eps: (pattern or None, value).
+        kinds: (pattern, kind) for layers whose kind is known better. eps: of all layers, or
+            (pattern or None, value).
         layers: patterns; only layers whose names match one are checked.
         match: classes of one's own that are norms, see `normcheck.record`.
         trust: run the code in a file that cannot be read otherwise.
@@ -102,21 +105,6 @@ def analyze(
         if name not in ("model", "inputs", "match", "progress", "say", "jobs")
     }
     _check(mode, batch_size, spatial, constant, k, jobs)
-    noise = Synthetic(parse_distribution(distribution), mean, std, seed)
-    loaded = load(
-        model,
-        inputs=inputs,
-        activations=activations,
-        factory=model_factory,
-        input_file=input_file,
-        kinds=kinds,
-        eps=eps,
-        match=match,
-        trust=trust,
-        seed=seed,
-    )
-    if loaded.unreadable and not loaded.found:
-        raise UnreadableError(*(item.reason for item in loaded.unreadable))
     premise = Premise(
         precisions=tuple(dict.fromkeys(map(format_named, _listed(precisions, "precision")))),
         norms=tuple(dict.fromkeys(map(norm_named, _listed(norms)))),
@@ -124,38 +112,69 @@ def analyze(
         storage=storage_named(params),
         params=params,
         mode=mode,
-        noise=noise,
+        noise=Synthetic(parse_distribution(distribution), mean, std, seed),
         batch_size=batch_size,
         spatial=tuple(spatial),
         constant=constant,
         k=k,
         rounding=Rounding(rounding, None, ftz, daz, seed),
         order=None if order is None else order_named(order),
-        activations=loaded.activations,
-        recorded=loaded.recorded,
     )
+    loaded = load(
+        model,
+        inputs=inputs,
+        activations=activations,
+        factory=model_factory,
+        input_file=input_file,
+        kinds=kinds,
+        eps=[(None, float(eps))] if isinstance(eps, int | float) else eps,
+        match=match,
+        trust=trust,
+        seed=seed,
+    )
+    if loaded.unreadable and not loaded.found:
+        raise UnreadableError(*(item.reason for item in loaded.unreadable))
+    premise = replace(premise, activations=loaded.activations, recorded=loaded.recorded)
     chosen = _chosen(loaded.found, _listed(layers))
-    if say is not None:
-        for line in _announced(loaded.found, chosen):
+    for line in _announced(loaded.found, chosen):
+        if say is not None:
             say(line)
     checked = _run(chosen, premise, jobs, progress or (lambda _fraction, _text: None))
-    facts = [_facts(model.path, layer, premise) for model, layer in chosen]
-    skipped = [*loaded.skipped, *_not_run(chosen, premise), *_unmatched(loaded.activations, chosen, layers, loaded)]
-    own = [finding for fact in facts for finding in layer_findings(fact)]
-    left_out = [finding for item in loaded.skipped for finding in skipped_findings(item)]
+    what_ran = {
+        "models": [found.path for found in loaded.found],
+        "trusted": [found.path for found in loaded.found if found.trusted],
+        "distribution": str(premise.noise.distribution),
+    }
+    return _report(settings | what_ran, jobs, premise, loaded, checked, named=bool(layers))
+
+
+def _report(
+    settings: dict[str, Any],
+    jobs: int | None,
+    premise: Premise,
+    loaded: Loaded,
+    checked: Sequence[Checked],
+    *,
+    named: bool,
+) -> Report:
+    """Gather results and findings, what was assumed or left out, and advice. named: only some layers were asked for."""
+    facts = [_facts(item.model.path, item.layer, premise) for item in checked]
+    results = [result for item in checked for result in item.results]
+    findings = [finding for item in checked for finding in item.findings]
+    findings += [finding for fact in facts for finding in layer_findings(fact)]
+    findings += [finding for item in loaded.skipped for finding in skipped_findings(item)]
+    layers = [item.layer for item in checked]
+    unmatched = [] if named else _unmatched(loaded, layers)
+    of_models = ([item for item in checked if item.model is model] for model in loaded.found)
     return report_of(
         "analyze",
-        settings | {"models": [found.path for found in loaded.found], "distribution": str(noise.distribution)},
+        settings,
         jobs,
-        results=[result for item in checked for result in item.results],
-        findings=[finding for item in checked for finding in item.findings] + own + left_out,
-        skipped=skipped,
+        results=results,
+        findings=findings,
+        skipped=[*loaded.skipped, *_not_run(layers, premise), *unmatched],
         layers=facts,
-        advice=[
-            advice
-            for model in loaded.found
-            for advice in advice_of([item for item in checked if item.model is model], premise)
-        ],
+        advice=[advice for items in of_models for advice in advice_of(items, premise)],
         unreadable=loaded.unreadable,
     )
 
@@ -256,9 +275,8 @@ def _facts(file: str, layer: Layer, premise: Premise) -> LayerFacts:
     )
 
 
-def _not_run(chosen: Sequence[tuple[Found, Layer]], premise: Premise) -> list[Skipped]:
+def _not_run(layers: Sequence[Layer], premise: Premise) -> list[Skipped]:
     """Norms and implementations that were asked for and fit no layer."""
-    layers = [layer for _, layer in chosen]
     out = [
         Skipped(name=norm.name, reason=f"no layer that {norm.name} could stand in for")
         for norm in premise.norms
@@ -272,15 +290,8 @@ def _not_run(chosen: Sequence[tuple[Found, Layer]], premise: Premise) -> list[Sk
     ]
 
 
-def _unmatched(
-    activations: Mapping[str, Any], chosen: Sequence[tuple[Found, Layer]], patterns: Sequence[str], loaded: Any
-) -> list[Skipped]:
+def _unmatched(loaded: Loaded, layers: Sequence[Layer]) -> list[Skipped]:
     """Recorded inputs of layers that the model does not have."""
-    if patterns:
-        return []
-    names = {layer.name for _, layer in chosen}
-    return [
-        Skipped(name=name, reason=f"recorded in {loaded.recorded}, but the model has no such layer")
-        for name in activations
-        if name not in names
-    ]
+    names = {layer.name for layer in layers}
+    reason = f"{loaded.recorded}, but the model has no such layer"
+    return [Skipped(name=name, reason=reason) for name in loaded.activations if name not in names]

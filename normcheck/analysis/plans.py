@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -68,8 +68,8 @@ class Premise:
     k: int
     rounding: Rounding
     order: Order | None
-    activations: Mapping[str, Array]
-    recorded: str
+    activations: Mapping[str, Array] = field(default_factory=dict)
+    recorded: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ def of_model(report: Report, asked: Sequence[Result]) -> list[str]:
     """Return the facts, in the order in which they are read."""
     facts = [
         *_layers(report, asked),
+        *(f"code of {inline(str(path))} was run (--trust)" for path in report.settings.get("trusted") or ()),
         _all("", (result.precision for result in asked)),
         _all("implementation", (result.implementation for result in asked)),
         _all("params", (result.params for result in asked)),

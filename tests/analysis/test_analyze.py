@@ -134,6 +134,10 @@ def test_kinds_and_eps_are_the_user_s_to_say(healthy):
     assert "NC401" not in rules(report, layer="bn1")
 
 
+def test_one_eps_for_all_is_a_number(healthy):
+    assert {layer.eps for layer in analyze(healthy, eps=1e-4, **SMALL).layers} == {1e-4}
+
+
 def test_several_models_keep_their_layers_apart(healthy, tmp_path):
     other = saved(tmp_path / "other.safetensors", bn1=batch_norm())
     report = analyze([healthy, other], kinds=[("ln", "rms")], **SMALL)
@@ -395,6 +399,20 @@ def test_where_no_file_can_be_read_each_has_its_line(tmp_path):
         analyze([str(tmp_path / "a.pt"), str(tmp_path / "b.pt")])
     assert len(error.value.args) == 2
     assert all("\n" not in line for line in error.value.args)
+
+
+def test_code_of_a_file_is_run_only_when_trusted_and_the_report_says_so(tmp_path):
+    path = str(tmp_path / "whole.pt")
+    torch.save(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.GroupNorm(2, 4, eps=1e-3)), path)
+    with pytest.raises(UnreadableError, match=r"torch\.nn\.modules.*--trust"):
+        analyze(path)
+    report = analyze(path, trust=True, **SMALL)
+    assert report.settings["trusted"] == [path]
+    assert [(layer.norm, layer.num_groups, layer.eps) for layer in report.layers] == [("group-l2", 2, 1e-3)]
+
+
+def test_trust_runs_nothing_that_can_be_read_without(healthy):
+    assert analyze(healthy, trust=True, **SMALL).settings["trusted"] == []
 
 
 def test_a_model_without_norms_gives_an_empty_report(tmp_path):
