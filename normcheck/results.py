@@ -197,9 +197,11 @@ class ParameterFacts:
     gamma / sqrt(var + eps) (of gamma, where there are no running statistics), over channels where both are finite.
     `shift`: the largest |change of the running mean| / sqrt(var + eps). None where there is nothing to compare.
     `worst`: the channel with an infinite parameter, else with the largest of the two changes. `nonfinite`: numbers
-    that are infinite or NaN in the file already. `mean_step`, `variance_step`: the least change of a batch's mean (in
-    deviations) and variance (relative) that the running statistics follow, half an ulp of them over the momentum, in
-    the worst channel; None where they are not updated.
+    that are infinite or NaN in the file already. `folded_beyond`, `folded_flushed`: channels whose norm, folded into
+    one scale gamma / sqrt(var + eps) and one shift, has one beyond the format, or a scale that becomes 0.
+    `mean_step`, `variance_step`: the least change of a batch's mean (in deviations) and variance (relative) that the
+    running statistics follow, half an ulp of them over the momentum, in the worst channel; None where they are not
+    updated.
     """
 
     format: str
@@ -212,6 +214,8 @@ class ParameterFacts:
     shift: float | None
     worst: int | None
     nonfinite: int = 0
+    folded_beyond: int = 0
+    folded_flushed: int = 0
     mean_step: float | None = None
     variance_step: float | None = None
 
@@ -259,8 +263,9 @@ class Advice:
 class Result:
     """One norm in one precision under one implementation, on one input.
 
-    `asked`: False for the view "if your runtime computes norms in this precision", which `analyze` adds unasked and
-    whose findings are notes. `parameters`: None where the norm has none, or they are taken as exact.
+    `safe_magnitude`: no input with |x| at most this overflows a step, whatever its distribution; None where there is no
+    such bound. `asked`: False for the view "if your runtime computes norms in this precision", which `analyze` adds
+    unasked and whose findings are notes. `parameters`: None where the norm has none, or they are taken as exact.
     """
 
     layer: str | None
@@ -292,6 +297,7 @@ class Result:
     verdict: Verdict
     asked: bool = True
     parameters: ParameterFacts | None = None
+    safe_magnitude: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from normcheck.analysis.engine import Reference, run
 from normcheck.analysis.headroom import headroom
 from normcheck.analysis.rule import Case
 from normcheck.analysis.rules import findings_of, verdict_of
+from normcheck.analysis.safe_magnitude import safe_magnitude
 from normcheck.analysis.safe_scale import safe_scale
 from normcheck.analysis.study import Remembered, Runner, Study
 from normcheck.results import Input, Representation, Result, ScaleRatio, Shape
@@ -55,7 +56,7 @@ def assemble(
 ) -> list[tuple[Result, list[Finding]]]:
     """Run a study and return, for each implementation, the result and its findings.
 
-    search: also look for the safe scale, which takes most of the time; without, it is None.
+    search: also look for the safe scale and magnitude, which takes most of the time; without, they are None.
     """
     report = progress or (lambda _fraction: None)
     study = replace(study, source=Remembered(study.source))
@@ -68,7 +69,8 @@ def assemble(
 
         room = headroom(totals)
         scale = safe_scale(study, runner, totals, room.overflow_bits, jobs, searching) if search else None
-        result = _result(study, runner, totals, block.reference, labels, room, scale)
+        bound = safe_magnitude(study, runner) if search else None
+        result = _result(study, runner, totals, block.reference, labels, room, scale, bound)
         findings = findings_of(Case(result, runner.implementation, rounding))
         out.append((replace(result, verdict=verdict_of(result, findings)), findings))
     return out
@@ -82,6 +84,7 @@ def _result(
     labels: Labels,
     room: Headroom,
     scale: tuple[float, float] | None,
+    bound: float | None,
 ) -> Result:
     g, tallies = study.grouping, totals.tallies()
     return Result(
@@ -114,6 +117,7 @@ def _result(
         verdict="ok",
         asked=runner.implementation.name not in labels.unasked,
         parameters=labels.parameters,
+        safe_magnitude=bound,
     )
 
 

@@ -42,6 +42,7 @@ def parameter_facts(
         shift = _change_of_mean(norm, given, stored, eps)
         mean_step, variance_step = _least_steps(norm, stored, eps, momentum)
         flushed = _flushed(given, stored) if not weight_offset else None
+        folded_beyond, folded_flushed = _folded(norm, given, eps, weight_offset, stored.form)
     running = given.running_statistic
     return ParameterFacts(
         format=stored.form.name,
@@ -54,6 +55,8 @@ def parameter_facts(
         scale_change=_largest(scale),
         shift=_largest(shift),
         worst=_worst(lost, scale, shift),
+        folded_beyond=folded_beyond,
+        folded_flushed=folded_flushed,
         mean_step=_largest(mean_step),
         variance_step=_largest(variance_step),
     )
@@ -100,6 +103,18 @@ def _change_of_mean(norm: Norm, given: Parameters, stored: Parameters, eps: floa
         return None
     change: Array = np.abs(stored.running_mean - given.running_mean) / divisor
     return np.where(np.isfinite(change), change, np.nan)
+
+
+def _folded(norm: Norm, given: Parameters, eps: float, offset: float, form: Format) -> tuple[int, int]:
+    """Channels whose scale gamma / s or shift beta - mean * scale is beyond a format; whose scale becomes 0 in it."""
+    divisor = _divisor(norm, given, eps)
+    if divisor is None:
+        return 0, 0
+    scale = (1.0 if given.weight is None else given.weight + offset) / divisor
+    bias, mean = (0.0 if x is None else x for x in (given.bias, given.running_mean))
+    beyond = _beyond(scale, form) | _beyond(bias - mean * scale, form)
+    lost = (scale != 0) & (np.abs(scale) < form.min_subnormal / 2)
+    return int(np.count_nonzero(beyond)), int(np.count_nonzero(lost))
 
 
 def _least_steps(

@@ -75,6 +75,9 @@ def _beyond(case: Case) -> Iterator[Hit]:
         yield Hit(
             None, f"{share(facts.beyond, facts.of)} parameters are beyond {facts.format}{of_them}{place}", fact=True
         )
+    if facts.folded_beyond and case.result.mode == "eval":
+        message = f"folded into scale and shift, {facts.folded_beyond} channels are beyond {facts.format}"
+        yield Hit(None, message, "warning", "keep folded scales and shifts in float32", fact=True)
     if facts.nonfinite:
         message = f"{share(facts.nonfinite, facts.of)} parameters are infinite or NaN in the file itself"
         yield Hit(None, message, fix="train or convert the model again: no precision mends it", fact=True)
@@ -86,6 +89,9 @@ def _lost_parameters(case: Case) -> Iterator[Hit]:
         return
     if facts.flushed:
         yield Hit(None, f"{share(facts.flushed, facts.weights)} gamma become 0 in {facts.format}", fact=True)
+    if facts.folded_flushed and case.result.mode == "eval":
+        message = f"folded into scale and shift, {facts.folded_flushed} channels have a scale of 0 in {facts.format}"
+        yield Hit(None, message, fix="keep folded scales and shifts in float32", fact=True)
     if (facts.scale_change or 0.0) > case.limits.parameter_change:
         message = (
             f"rounding to {facts.format} changes gamma / sqrt(var + eps) by {100 * (facts.scale_change or 0):.3g} %"

@@ -82,6 +82,11 @@ def _rules(shown: Shown) -> list[str]:
     return [*shown.rules]
 
 
+def _bound(shown: Shown) -> list[str]:
+    bound = shown.result.safe_magnitude
+    return [] if bound is None else [f"|x| <= {figure(bound)}"]
+
+
 def _name(title: str, field: str) -> Column[Shown]:
     return Column(title, lambda shown: getattr(shown.result, field) or "")
 
@@ -133,13 +138,13 @@ _OF_LAYERS = (
     _stack("underflow", _underflow),
     _stack("deviation", _deviation, _multiple),
     _stack("headroom", _headroom),
-    _stack("safe scale", _scale),
+    _stack("safe scale\nand |x|", _scale, _bound),
 )
 _OF_LAYERS_NARROW = (
     _stack("rows bad", _rows),
     _stack("overflow", _overflow),
     _stack("deviation", _deviation, _multiple),
-    _stack("headroom\nsafe scale", _headroom, _scale),
+    _stack("headroom\nsafe scale\nand |x|", _headroom, _scale, _bound),
 )
 
 
@@ -167,7 +172,7 @@ def layouts_of_layers(shown: list[Shown]) -> list[Layout[Shown]]:
 
     layers: Column[Shown] = Column("layers", lambda item: phrase(item.layers))
     return [
-        Layout((_VERDICT, _line("rules", _rules), layers, *_NAMES, *modes, *_LINES)),
+        Layout((_VERDICT, _line("rules", _rules), layers, *_NAMES, *modes, *_LINES, _line("safe |x|", _bound))),
         Layout((_VERDICT, _stack("rules", _rules), _stack("layers", _layers), *_NAMES, *modes, *_OF_LAYERS)),
         Layout((verdict, *_OF_LAYERS), above=above),
         Layout((verdict, *_OF_LAYERS_NARROW), above=above),

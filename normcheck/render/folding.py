@@ -124,7 +124,14 @@ def merged(results: Sequence[Result]) -> Result:
             underflow_step=below.underflow_step,
         ),
         safe_scale=_common([r.safe_scale for r in results]),
+        safe_magnitude=_least([r.safe_magnitude for r in results]),
     )
+
+
+def _least(bounds: Sequence[float | None]) -> float | None:
+    """Return the bound that holds for all: None where some have none."""
+    known = [bound for bound in bounds if bound is not None]
+    return min(known) if len(known) == len(bounds) else None
 
 
 def _layers(results: Sequence[Result], names: Names) -> tuple[str, ...]:

@@ -63,6 +63,7 @@ def _cast(facts: ParameterFacts) -> str:
         f"{of(facts.flushed, facts.weights)} gammas become 0" if facts.weights else "",
         f"scale off by up to {figure(facts.scale_change)} of itself" if facts.scale_change is not None else "",
         f"shift by up to {figure(facts.shift)} deviations" if facts.shift is not None else "",
+        f"folded into scale and shift {facts.folded_beyond} channels beyond it" if facts.folded_beyond else "",
         f"worst channel {facts.worst}" if facts.worst is not None else "",
     ]
     return ", ".join(filter(None, told))

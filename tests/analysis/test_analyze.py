@@ -247,6 +247,16 @@ def test_a_mean_that_rounding_moves_is_told(tmp_path):
     assert "fp16" in moved
 
 
+def test_folding_beyond_the_format_is_a_warning_in_eval_mode(tmp_path):
+    path = saved(tmp_path / "dead.pt", bn=batch_norm(mean=40.0, var=0.0, weight=10.0))
+    report = analyze(path, precisions=["fp16"], eps=1e-5, **SMALL)
+    folded = [f for f in report.findings if f.message.startswith("folded into scale and shift")]
+    assert {(f.rule, f.severity, f.mode) for f in folded if f.implementation == "wide"} == {
+        ("NC104", "warning", "eval")
+    }
+    assert "4 channels are beyond float16" in folded[0].message
+
+
 def test_updates_that_stall_are_told_in_train_mode_alone(tmp_path):
     path = saved(tmp_path / "stall.pt", bn=batch_norm(mean=20.0, var=1.0))
     report = analyze(path, precisions=["bf16"], **SMALL)

@@ -71,6 +71,19 @@ def test_the_shift_is_counted_in_deviations():
     assert facts.worst == 0
 
 
+def test_scales_and_shifts_of_folded_norms_are_counted():
+    # scales 1 / 1e-5, 1e-4 / 1e4 and 1; the shift of the last is -70000
+    facts = facts_of(
+        eps=0.0,
+        weight=[1.0, 1e-4, 1.0],
+        bias=[0.0, 0.0, 0.0],
+        running_mean=[0.0, 0.0, 7e4],
+        running_statistic=[1e-10, 1e8, 1.0],
+    )
+    assert (facts.folded_beyond, facts.folded_flushed) == (2, 1)
+    assert facts_of(norm="layer-l2", weight=[1e9]).folded_beyond == 0
+
+
 def test_infinities_of_the_file_are_counted_and_compared_with_nothing():
     facts = facts_of(weight=[1.0, math.nan], running_mean=[0.0, 0.0], running_statistic=[math.inf, 1.0])
     assert (facts.nonfinite, facts.beyond) == (2, 0)

@@ -83,6 +83,7 @@ def of_layer(layer: str, **changes: object) -> Result:
         "shape": Shape(groups=64, size=2048),
         "headroom": room(9.0 + BATCH.index(layer) / 4 if layer in BATCH else 12.0),
         "safe_scale": (2.0**-12, 512.0),
+        "safe_magnitude": 181.0,
         "parameters": CAST,
     }
     return result(**{**fields, **changes})
