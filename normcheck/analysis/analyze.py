@@ -248,7 +248,11 @@ def _run(
     if workers == 1:
         return [check(place) for place in range(len(chosen))]
     with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(check, range(len(chosen))))
+        try:
+            return list(pool.map(check, range(len(chosen))))
+        except BaseException:  # an interrupt too: layers that have not begun are not waited for
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _facts(file: str, layer: Layer, premise: Premise) -> LayerFacts:
