@@ -111,9 +111,7 @@ def test_ci_installs_torch_first_and_then_runs_the_test_command(tmp_path):
 
 
 @needs_bash
-@pytest.mark.parametrize(
-    ("failing", "steps"), [("-m venv", 0), ("torch==", 1), ("-e .[test]", 2), ("-m pytest", 3)]
-)
+@pytest.mark.parametrize(("failing", "steps"), [("-m venv", 0), ("torch==", 1), ("-e .[test]", 2), ("-m pytest", 3)])
 def test_ci_fails_when_a_step_fails_and_goes_no_further(tmp_path, failing, steps):
     code, said, calls = run_with(tmp_path, failing)
     assert code == 7, said

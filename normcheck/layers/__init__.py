@@ -1,1 +1,1 @@
-"""What a norm is computed on: sources of values."""
+"""Norm layers and their inputs: readers of models, discovery of norms, live modules, sources of values."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from normcheck.norms.table import Norm
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Role = Literal["weight", "bias", "running_mean", "running_var"]
+
+ROLES: tuple[Role, ...] = ("weight", "bias", "running_mean", "running_var")
+"""What a norm's tensors are to it; batch and instance norms alone have running statistics."""
 
 FLOATING = frozenset(
     {
@@ -54,22 +58,18 @@ class Tensor:
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Stated:
-    """A norm that the file or module itself describes, as an operator of a graph or as a module with its class.
+class NormFacts:
+    """What a file, a module or a call says of a norm.
 
     Attributes:
-        name: the layer's name.
-        norm: what it is.
         how: what says so, in words: ``operator aten.layer_norm``, ``module torch.nn.GroupNorm``.
         weight, bias, running_mean, running_var: names of tensors in `Contents.tensors`; None where it has none.
         eps, momentum, num_groups: as stated; None where not. num_channels: of norms without parameters.
         normalized_shape: of layer norms; empty for all others.
         weight_offset: what the norm adds to its weight (1 for zero-centred weights).
-        spatial: False where the norm is known to see (N, C) only; None where that is unknown.
+        spatial: False where the norm is known to see (N, C) only, True where (N, C, ...); None where that is unknown.
     """
 
-    name: str
-    norm: Norm
     how: str
     weight: str | None = None
     bias: str | None = None
@@ -82,6 +82,19 @@ class Stated:
     normalized_shape: tuple[int, ...] = ()
     weight_offset: float = 0.0
     spatial: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Stated(NormFacts):
+    """A norm that the file or module itself describes, as an operator of a graph or as a module with its class.
+
+    Attributes:
+        name: the layer's name.
+        norm: what it is.
+    """
+
+    name: str
+    norm: Norm
 
 
 @dataclass(frozen=True, slots=True)

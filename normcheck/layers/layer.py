@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from normcheck.layers.contents import Array
     from normcheck.norms.parameters import Parameters
     from normcheck.norms.table import Norm
 
-Array = np.ndarray[Any, np.dtype[Any]]
 EpsSource = Literal["module", "config", "option", "assumed"]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,12 +19,12 @@ from normcheck.layers.drawing import Block
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from normcheck.layers.contents import Array
     from normcheck.norms.table import Grouping
 
     Float32 = NDArray[np.float32]
     Float64 = NDArray[np.float64]
 
-Array = np.ndarray[Any, np.dtype[Any]]
 
 _BLOCK = 16384
 """Elements drawn at a time: 128 KiB of float64, which a second-level cache holds."""

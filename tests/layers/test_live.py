@@ -462,3 +462,27 @@ def test_what_cannot_be_seen_is_refused_in_one_line() -> None:
         with pytest.raises(UsageError, match=message) as caught:
             contents_of(module)
         assert "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------------------------------- tensors of other kinds
+
+
+class WithGraph(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4)
+        self.register_buffer("adjacency", torch.eye(3).to_sparse())
+
+
+def test_sparse_tensors_beside_the_norms_are_left_alone() -> None:
+    contents = contents_of(WithGraph())
+    assert set(contents.tensors) == {"norm.weight", "norm.bias"}
+    assert [s.name for s in contents.stated] == ["norm"]
+
+
+def test_a_weight_that_is_a_lazily_negated_view_is_read() -> None:
+    module = nn.LayerNorm(4)
+    view = torch.randn(4, dtype=torch.complex64, generator=torch.Generator().manual_seed(0)).conj().imag
+    assert view.is_neg()
+    module.weight = nn.Parameter(view)
+    np.testing.assert_array_equal(contents_of(module).tensors["weight"].load(), view.resolve_neg().numpy())

@@ -14,7 +14,7 @@ import torch
 from safetensors.numpy import save_file
 
 from normcheck.errors import UnreadableError
-from normcheck.layers.readers import read
+from normcheck.layers.readers import directory, read, stored
 
 CONFIG = {"model_type": "llama", "rms_norm_eps": 1e-6}
 FIRST = {"a.weight": np.arange(4, dtype=np.float32), "b.weight": np.ones(2, np.float16)}
@@ -198,6 +198,21 @@ def test_a_missing_shard_is_named_without_an_index_too(tmp_path):
     assert "model-00001-of-00002.safetensors: this shard" in refusal(tmp_path)
 
 
+def test_very_many_shards_without_an_index_take_little_time():
+    names = [f"model-{k:05}-of-15000.safetensors" for k in range(1, 15001)]
+    directory._check_complete(names, "m")
+    with pytest.raises(UnreadableError, match=r"^m/model-09000-of-15000.safetensors: this shard"):
+        directory._check_complete(names[:8999] + names[9000:], "m")
+
+
+def test_what_fails_when_a_tensor_is_loaded_names_its_file_and_the_tensor(tmp_path, monkeypatch):
+    contents = read(shards(tmp_path, "bin"))
+    monkeypatch.setattr(stored, "read_run", lambda *_: 1 / 0)
+    name, tensor = next(iter(contents.tensors.items()))
+    with pytest.raises(UnreadableError, match=rf"-0000[12]-of-00002\.bin: {name}: is broken: ZeroDivisionError"):
+        tensor.load()
+
+
 def test_a_dangling_link_is_a_missing_shard(tmp_path):
     shard = shards(tmp_path) / "model-00002-of-00002.safetensors"
     shard.unlink()
@@ -208,6 +223,14 @@ def test_a_dangling_link_is_a_missing_shard(tmp_path):
 def test_a_shard_that_lacks_a_promised_tensor_is_named(tmp_path):
     save_file({"other": np.ones(1, np.float32)}, shards(tmp_path) / "model-00002-of-00002.safetensors")
     assert "lacks 1 tensors that the index promises, 'norm.weight'" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("names", [("module.w", "head.w"), ("module.w", "module.b"), ("module._orig_mod.w",)])
+def test_a_shard_has_what_the_index_promises_with_and_without_a_wrapper(tmp_path, names):
+    save_file({name: np.ones(1, np.float32) for name in names}, tmp_path / "model-00001-of-00001.safetensors")
+    weight_map = dict.fromkeys(names, "model-00001-of-00001.safetensors")
+    write_json(tmp_path / "model.safetensors.index.json", {"weight_map": weight_map})
+    assert len(read(tmp_path).tensors) == len(names)
 
 
 def test_a_broken_shard_is_named(tmp_path):

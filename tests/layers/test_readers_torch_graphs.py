@@ -12,7 +12,7 @@ from torch import nn
 from torch_files import quietly, scripted
 
 from normcheck.errors import UnreadableError
-from normcheck.layers.readers import read
+from normcheck.layers.readers import read, torchscript
 
 
 class Net(nn.Module):
@@ -75,6 +75,21 @@ def test_frozen_torchscript_states_the_norms_that_its_code_calls(tmp_path):
     for name, (norm, eps, _, groups, shape) in kept.items():
         weight = contents.tensors[found[norm, eps, groups, shape].weight].load()
         np.testing.assert_array_equal(weight, model.get_submodule(name).weight.detach().numpy())
+
+
+def test_frozen_torchscript_may_state_an_eps_of_zero(tmp_path):
+    model = nn.Sequential(nn.LayerNorm(4, eps=0.0)).eval()
+    nn.init.normal_(model[0].weight, generator=torch.Generator().manual_seed(0))
+    quietly(torch.jit.save, quietly(torch.jit.freeze, scripted(model)), tmp_path / "a.pt")
+    assert [s.eps for s in read(tmp_path / "a.pt").stated] == [0.0]
+
+
+def test_frozen_torchscript_that_calls_endless_norms_is_refused(tmp_path, monkeypatch):
+    quietly(torch.jit.save, quietly(torch.jit.freeze, scripted(Net().eval())), tmp_path / "a.pt")
+    count = len(read(tmp_path / "a.pt").stated)
+    monkeypatch.setattr(torchscript, "MAX_TENSORS", count - 1)
+    with pytest.raises(UnreadableError, match=f"calls more than {count - 1} norms"):
+        read(tmp_path / "a.pt")
 
 
 class Shared(nn.Module):
@@ -187,6 +202,19 @@ def test_exported_rms_norms_are_known_by_their_operators(tmp_path):
     assert (found["plain"].weight, found["plain"].num_channels, found["plain"].num_groups) == (None, 6, 2)
     assert found["flat"].spatial is False
     assert contents.tensors["gemma.weight"].dtype == "float16"
+
+
+class Mixed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight, self.more = nn.Parameter(torch.ones(4)), nn.Parameter(torch.ones(4))
+
+    def forward(self, x):
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6) * (self.weight + self.more)
+
+
+def test_a_gain_that_is_a_sum_of_tensors_is_no_weight_of_the_file(tmp_path):
+    assert read(exported(tmp_path / "a.pt2", Mixed(), (torch.ones(2, 4),))).stated == ()
 
 
 def test_older_archives_of_torch_export_say_what_to_do(tmp_path):

@@ -17,8 +17,8 @@ from torch import nn
 from torch.nn import functional
 
 from normcheck.errors import UsageError
-from normcheck.layers.live import sampling
 from normcheck.layers.activations import read_activations
+from normcheck.layers.live import sampling
 from normcheck.layers.live.recording import record
 
 

@@ -152,9 +152,7 @@ def test_the_papers_constants_are_its_formulas(n):
     assert {constant("topk", "paper", n, k) for k in (1, 10, n)} == {constant("linf", "paper", n)}
 
 
-@pytest.mark.parametrize(
-    ("statistic", "ratio"), [("l1", 1.000), ("linf", 1.429), ("topk", 1.196), ("range", 1.747)]
-)
+@pytest.mark.parametrize(("statistic", "ratio"), [("l1", 1.000), ("linf", 1.429), ("topk", 1.196), ("range", 1.747)])
 def test_s_over_sigma_of_gaussian_groups_of_1024(statistic, ratio):
     # quoted from a simulation, over each group's own deviation, which is a little below sigma
     bias = constant(statistic, "paper", 1024) / constant(statistic, "exact", 1024)

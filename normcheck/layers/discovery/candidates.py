@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from normcheck.layers.contents import Omitted
 from normcheck.layers.discovery import conventions
@@ -13,9 +13,8 @@ from normcheck.layers.discovery import conventions
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from normcheck.layers.contents import Tensor
+    from normcheck.layers.contents import Role, Tensor
 
-Role = Literal["weight", "bias", "running_mean", "running_var"]
 LARGEST = 2**26
 """Elements of the largest weight that is taken for a norm's: no model's norms come near."""
 

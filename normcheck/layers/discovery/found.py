@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from normcheck.arithmetic.formats import FLOAT32, Format, format_named
+from normcheck.arithmetic.formats import FLOAT32, Format, format_named, holds
+from normcheck.layers.contents import ROLES
 from normcheck.layers.layer import Layer
 from normcheck.norms.parameters import Parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
-    from normcheck.layers.contents import Tensor
-    from normcheck.layers.discovery.candidates import Role
+    from normcheck.layers.contents import Array, Role, Tensor
     from normcheck.layers.discovery.kinds import Kind
     from normcheck.layers.layer import EpsSource
     from normcheck.norms.table import Norm
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -94,7 +92,7 @@ def widest(formats: Iterable[Format]) -> Format | None:
     """The narrowest of the given formats that holds the numbers of all, else float32; None of none."""
     given = tuple(formats)
     for form in given:
-        if all(f.mantissa_bits <= form.mantissa_bits and f.exponent_bits <= form.exponent_bits for f in given):
+        if all(holds(form, other) for other in given):
             return form
     return FLOAT32 if given else None
 
@@ -129,10 +127,9 @@ def _contents(found: Found) -> object:
 
     Statistics of two modules are equal only before training, when they are all 0 and 1: those tell nothing.
     """
-    roles: tuple[Role, ...] = ("running_mean", "running_var", "weight", "bias")
-    if any(role not in found.tensors for role in roles):
+    if any(role not in found.tensors for role in ROLES):
         return None
-    values = {role: found.tensors[role].load() for role in roles}
+    values = {role: found.tensors[role].load() for role in ROLES}
     if any(v.size < 2 or not np.isfinite(v).all() or np.all(v == v.flat[0]) for v in values.values()):
         return None
-    return tuple((found.tensors[role].dtype, values[role].tobytes()) for role in roles)
+    return tuple((found.tensors[role].dtype, values[role].tobytes()) for role in ROLES)

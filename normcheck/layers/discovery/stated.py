@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from normcheck.layers.contents import Omitted
-from normcheck.layers.discovery.candidates import LARGEST, Role
+from normcheck.layers.contents import ROLES, Omitted
+from normcheck.layers.discovery.candidates import LARGEST
 from normcheck.layers.discovery.found import Found
 from normcheck.layers.discovery.kinds import Kind
 from normcheck.norms.table import default_num_groups
@@ -14,14 +14,12 @@ from normcheck.norms.table import default_num_groups
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from normcheck.layers.contents import Stated, Tensor
-
-_ROLES: tuple[Role, ...] = ("weight", "bias", "running_mean", "running_var")
+    from normcheck.layers.contents import Role, Stated, Tensor
 
 
 def from_stated(stated: Stated, tensors: Mapping[str, Tensor]) -> Found | Omitted:
     """The norm as stated, or why it cannot be analysed."""
-    names = {role: getattr(stated, role) for role in _ROLES if getattr(stated, role) is not None}
+    names = {role: getattr(stated, role) for role in ROLES if getattr(stated, role) is not None}
     missing = next((name for name in names.values() if name not in tensors), None)
     if missing is not None:
         return Omitted(stated.name, f"its tensor {missing} is not in the file")

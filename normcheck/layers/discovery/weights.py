@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,9 +21,8 @@ from normcheck.norms.table import norm_named
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from normcheck.layers.contents import Tensor
+    from normcheck.layers.contents import Array, Tensor
 
-Array = np.ndarray[Any, np.dtype[Any]]
 
 _PARAMETRIZED = re.compile(r"(?P<module>.*\.|)parametrizations\.(?P<parameter>[^.]+)\.")
 _SPECTRAL = "spectral norm: it divides the weight by its largest singular value, which is none of the norms here"

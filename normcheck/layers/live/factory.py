@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from normcheck.errors import UnreadableError, UsageError
+from normcheck.layers.live.modules import identity_of
 
 if TYPE_CHECKING:
     import os
@@ -230,11 +231,11 @@ def _check_tensors(file: Path, values: Any) -> None:
 
 def _check_names(own: dict[str, torch.Tensor], contents: Contents) -> None:
     given = set(contents.tensors)
-    covered = {_memory(own[name]) for name in given & set(own)}
+    covered = {identity_of(own[name]) for name in given & set(own)}
     missing = [
         name
         for name, tensor in own.items()
-        if name not in given and not name.endswith(_OPTIONAL) and _memory(tensor) not in covered
+        if name not in given and not name.endswith(_OPTIONAL) and identity_of(tensor) not in covered
     ]
     unexpected = sorted(given - set(own))
     problems = [
@@ -253,11 +254,6 @@ def _check_fit(name: str, own: torch.Tensor, given: Tensor, path: str) -> None:
         raise UsageError(
             f"{path}: {name} holds {given.dtype}, the model wants {own.dtype}; give a file that is not quantised"
         )
-
-
-def _memory(tensor: torch.Tensor) -> tuple[Any, ...]:
-    pointer = tensor.data_ptr()
-    return ("object", id(tensor)) if pointer == 0 else (pointer, tuple(tensor.shape))
 
 
 def _some(names: list[str]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from normcheck.errors import UsageError
-from normcheck.layers.contents import Contents, Omitted, Stated, Tensor
+from normcheck.layers.contents import ROLES, Contents, Omitted, Stated, Tensor
 from normcheck.layers.live.custom_norms import class_name, recognised
 from normcheck.layers.live.torch_norms import torch_norm
 from normcheck.norms.table import norm_named
@@ -15,9 +15,9 @@ from normcheck.norms.table import norm_named
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    import numpy as np
     import torch
 
+    from normcheck.layers.contents import Array
     from normcheck.norms.table import Norm
 
 Match = Mapping[Any, str] | Callable[[Any], str | None]
@@ -56,10 +56,10 @@ def contents_of(module: torch.nn.Module, *, path: str = "module", match: Match |
     """
     check_module(module)
     found, omitted = norms_of(module, match)
-    tensors = {name: _tensor(name, t) for name, t in tensors_of(module) if not t.is_complex()}
+    tensors = {name: live_tensor(name, t) for name, t in tensors_of(module) if _is_plain(t)}
     for norm in found:
-        for attribute in ("weight", "bias", "running_mean", "running_var"):
-            _add_missing(tensors, norm, attribute)
+        for role in ROLES:
+            _add_missing(tensors, norm, role)
     stated = [f.stated for f in found]
     sized = [s for s in stated if s.num_channels is not None]
     omitted += [
@@ -153,28 +153,40 @@ def tensors_of(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
             yield name.replace(_COMPILED, ""), tensor
 
 
-def _tensor(name: str, tensor: torch.Tensor) -> Tensor:
-    def load() -> np.ndarray[Any, np.dtype[Any]]:
+def _is_plain(tensor: torch.Tensor) -> bool:
+    import torch  # noqa: PLC0415 - see `unwrapped`
+
+    return tensor.layout == torch.strided and not tensor.is_complex()
+
+
+def live_tensor(name: str, tensor: torch.Tensor) -> Tensor:
+    """Return a tensor of torch, on any device, as one that is copied when it is loaded."""
+
+    def load() -> Array:
         return _loaded(tensor)
 
     dtype = str(tensor.dtype).removeprefix("torch.")
-    return Tensor(name, tuple(tensor.shape), dtype, _identity(tensor), load)
+    return Tensor(name, tuple(tensor.shape), dtype, identity_of(tensor), load)
 
 
-def _identity(tensor: torch.Tensor) -> tuple[Any, ...]:
-    pointer = tensor.data_ptr()
+def identity_of(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """Return what two tensors have in common if they are the same elements of the same memory, and only then."""
+    try:
+        pointer = tensor.data_ptr()
+    except RuntimeError:  # sparse tensors and many subclasses have no memory of their own
+        pointer = 0
     if pointer == 0:
         return ("object", id(tensor))
     return (str(tensor.device), pointer, tuple(tensor.shape), tuple(tensor.stride()), str(tensor.dtype))
 
 
-def _loaded(tensor: torch.Tensor) -> np.ndarray[Any, np.dtype[Any]]:
+def _loaded(tensor: torch.Tensor) -> Array:
     import torch  # noqa: PLC0415 - see `unwrapped`
 
-    x = tensor.detach()
+    x = tensor.detach().resolve_neg()
     x = x.dequantize() if x.is_quantized else x
     narrow = x.dtype.itemsize <= 2 or x.dtype == torch.float32
-    loaded: np.ndarray[Any, np.dtype[Any]] = x.to("cpu", torch.float32 if narrow else torch.float64).numpy().copy()
+    loaded: Array = x.to("cpu", torch.float32 if narrow else torch.float64).numpy().copy()
     return loaded
 
 
@@ -185,20 +197,15 @@ def _with_tensor_names(stated: Stated, module: torch.nn.Module, name: str, root:
     def tensor_name(attribute: str | None) -> str | None:
         return None if attribute is None or getattr(module, attribute, None) is None else prefix + attribute
 
-    return replace(
-        stated,
-        weight=tensor_name(stated.weight),
-        bias=tensor_name(stated.bias),
-        running_mean=tensor_name(stated.running_mean),
-        running_var=tensor_name(stated.running_var),
-    )
+    names: dict[str, Any] = {role: tensor_name(getattr(stated, role)) for role in ROLES}
+    return replace(stated, **names)
 
 
-def _add_missing(tensors: dict[str, Tensor], norm: FoundNorm, field: str) -> None:
+def _add_missing(tensors: dict[str, Tensor], norm: FoundNorm, role: str) -> None:
     """A parametrised weight is a tensor of the norm and not of the state dict."""
-    name = getattr(norm.stated, field)
+    name = getattr(norm.stated, role)
     if name is not None and name not in tensors:
-        tensors[name] = _tensor(name, getattr(norm.module, name.rpartition(".")[2]))
+        tensors[name] = live_tensor(name, getattr(norm.module, name.rpartition(".")[2]))
 
 
 # ------------------------------------------------------------------------------------------------------- match

@@ -13,7 +13,7 @@ import contextlib
 import copy
 import warnings
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from normcheck.norms.table import norm_named
 if TYPE_CHECKING:
     import torch
 
+    from normcheck.layers.contents import Array
     from normcheck.norms.table import Norm
 
 _EPSILONS = (0.0, 1e-3, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12)
@@ -33,7 +34,6 @@ _SCALES = np.array([30.0, 1.0, 1.0, 1e-2, 1e-4, 1e-6])
 
 _CLOSE = 1e-3
 """Relative distance of a row's output from the formula's, far above float32's errors, far below any difference."""
-
 
 _LARGEST = 2**20
 """Elements of all tensors of a module: what has more is no norm of tokens, and not worth the memory of a copy."""
@@ -74,10 +74,6 @@ def probe(module: torch.nn.Module, weight: str | None, bias: str | None, shape: 
     if size > _LARGEST:
         raise ProbeError(f"it has {size} parameters, more than any norm")
     random = np.random.default_rng(0)
-    size = sum(tensor.numel() for tensor in (*module.parameters(), *module.buffers()))
-    if size > _LARGEST:
-        raise ProbeError(f"it has {size} parameters, more than any norm")
-    random = np.random.default_rng(0)
     with torch.no_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -109,9 +105,9 @@ def _probed(
 
 def _seen(
     twin: torch.nn.Module,
-    x: np.ndarray[Any, Any],
-    w: np.ndarray[Any, Any] | None,
-    b: np.ndarray[Any, Any] | None,
+    x: Array,
+    w: Array | None,
+    b: Array | None,
     *,
     channels_first: bool,
 ) -> Formula | None:
@@ -152,7 +148,7 @@ def _twin(
     return twin
 
 
-def _run(twin: torch.nn.Module, x: np.ndarray[Any, Any]) -> tuple[list[FunctionCall], np.ndarray[Any, Any]]:
+def _run(twin: torch.nn.Module, x: Array) -> tuple[list[FunctionCall], Array]:
     import torch  # noqa: PLC0415 - see `probe`
 
     device = next((p.device for p in twin.parameters()), torch.device("cpu"))
@@ -162,11 +158,11 @@ def _run(twin: torch.nn.Module, x: np.ndarray[Any, Any]) -> tuple[list[FunctionC
     return calls, _numbers(y)
 
 
-def _numbers(x: torch.Tensor) -> np.ndarray[Any, Any]:
+def _numbers(x: torch.Tensor) -> Array:
     return x.detach().cpu().double().numpy()
 
 
-def _of_call(call: FunctionCall, w: np.ndarray[Any, Any] | None) -> Formula | None:
+def _of_call(call: FunctionCall, w: Array | None) -> Formula | None:
     """The norm of the function that was called, if its gain is the module's."""
     if call.weight is None:
         return Formula(call.norm, call.eps, 0.0, call)
@@ -178,10 +174,10 @@ def _of_call(call: FunctionCall, w: np.ndarray[Any, Any] | None) -> Formula | No
 
 
 def _fitted(
-    x: np.ndarray[Any, Any],
-    y: np.ndarray[Any, Any],
-    w: np.ndarray[Any, Any] | None,
-    b: np.ndarray[Any, Any] | None,
+    x: Array,
+    y: Array,
+    w: Array | None,
+    b: Array | None,
     stated: float | None,
 ) -> Formula | None:
     """The formula whose every row is the module's."""

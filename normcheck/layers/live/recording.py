@@ -15,7 +15,7 @@ import msgspec
 
 from normcheck.errors import UsageError
 from normcheck.layers.activations import METADATA, STATED_FIELDS, RecordedLayer
-from normcheck.layers.contents import Stated
+from normcheck.layers.contents import ROLES, Stated
 from normcheck.layers.live.modules import FoundNorm, check_module, named_modules, norms_of, tensors_of
 from normcheck.layers.live.sampling import Tally, TensorSampler, UnitSampler, numbers_of, seeded, tensor_of
 from normcheck.layers.live.torch_functions import function_mode
@@ -23,13 +23,11 @@ from normcheck.layers.live.torch_functions import function_mode
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import numpy as np
     import torch
 
+    from normcheck.layers.contents import Array
     from normcheck.layers.live.modules import Match
     from normcheck.layers.live.torch_functions import FunctionCall
-
-    Array = np.ndarray[Any, np.dtype[Any]]
 
 BUDGET = 8 * 2**20
 """Bytes that are kept for each layer, unless the user says otherwise."""
@@ -222,14 +220,12 @@ class Recording:
         how = f"function {call.function}, called in {caller}"
         if call.weight is not None and tensor_name("weight") is None:
             how += "; its weight is computed and no tensor of the model"
+        names: dict[str, Any] = {role: tensor_name(role) for role in ROLES}
         return Stated(
             name=name,
             norm=call.norm,
             how=how,
-            weight=tensor_name("weight"),
-            bias=tensor_name("bias"),
-            running_mean=tensor_name("running_mean"),
-            running_var=tensor_name("running_var"),
+            **names,
             eps=call.eps,
             momentum=call.arguments.get("momentum"),
             num_groups=call.num_groups,

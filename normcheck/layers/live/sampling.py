@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-Array = np.ndarray[Any, np.dtype[Any]]
+    from normcheck.layers.contents import Array
+
 
 _CHUNK = 1 << 18
 """Elements that are measured at a time: what is computed with takes little memory beside the tensor itself."""

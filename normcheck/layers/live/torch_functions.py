@@ -6,6 +6,7 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from normcheck.layers.operators import OPERATORS
 from normcheck.norms.table import norm_named
 
 if TYPE_CHECKING:
@@ -16,20 +17,9 @@ if TYPE_CHECKING:
 
     from normcheck.norms.table import Norm
 
-_FUNCTIONAL = {
-    "layer_norm": ("layer", "input normalized_shape weight bias eps"),
-    "rms_norm": ("rms", "input normalized_shape weight eps"),
-    "group_norm": ("group", "input num_groups weight bias eps"),
-    "batch_norm": ("batch", "input running_mean running_var weight bias training momentum eps"),
-    "instance_norm": ("instance", "input running_mean running_var weight bias use_input_stats momentum eps"),
-}
-"""The functions of torch.nn.functional: which norm, and their arguments in order."""
-
-_BUILTIN = _FUNCTIONAL | {
-    "batch_norm": ("batch", "input weight bias running_mean running_var training momentum eps"),
-    "instance_norm": ("instance", "input weight bias running_mean running_var use_input_stats momentum eps"),
-}
-"""The functions of the same names in torch itself."""
+_FUNCTIONS = ("layer_norm", "rms_norm", "group_norm", "batch_norm", "instance_norm")
+_STATISTICS_FIRST = ("input", "running_mean", "running_var", "weight", "bias")
+"""The first arguments of batch and instance norm in torch.nn.functional; in torch, weight and bias come first."""
 
 _DEFAULT_EPS = 1e-5
 
@@ -92,9 +82,12 @@ def _known() -> dict[Any, tuple[str, Norm, tuple[str, ...]]]:
     import torch  # noqa: PLC0415 - see `epsilon_of_none`
 
     found = {}
-    for home, table in ((torch.nn.functional, _FUNCTIONAL), (torch, _BUILTIN)):
-        for name, (norm, arguments) in table.items():
-            found[getattr(home, name)] = (name, norm_named(norm), tuple(arguments.split()))
+    for name in _FUNCTIONS:
+        norm, names = norm_named(OPERATORS[name].norm), OPERATORS[name].arguments
+        found[getattr(torch, name)] = (name, norm, names)
+        if set(_STATISTICS_FIRST) <= set(names):
+            names = _STATISTICS_FIRST + names[len(_STATISTICS_FIRST) :]
+        found[getattr(torch.nn.functional, name)] = (name, norm, names)
     return found
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from normcheck.errors import UnreadableError
-from normcheck.layers.contents import Contents, Omitted, Stated, Tensor
+from normcheck.layers.contents import ROLES, Contents, Omitted, Stated, Tensor
 from normcheck.layers.readers.hub import read_config, read_index
+from normcheck.layers.readers.names import without_wrappers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 MAX_ENTRIES = 20_000
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".onnx", ".gguf", ".pt2", ".jit", ".ts", ".tar")
 _TRAINING = re.compile(r"^(training_args\.bin|(optimizer|scheduler|scaler|rng_state\w*|trainer_state)\.(pt|pth|bin))$")
-_SHARD = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.(safetensors|bin)$")
+_SHARD = re.compile(r"^(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})\.(?P<kind>safetensors|bin)$")
 _HUB_PICKLE = re.compile(r"^(pytorch_model|diffusion_pytorch_model|model)\b.*\.bin(\.index\.json)?$")
 
 
@@ -98,8 +99,8 @@ def _read_folder(path: Path, name: str, names: list[str], read_file: ReadFile) -
 
 
 def _check_promised(promised: set[str], part: Contents, name: str) -> None:
-    bare = {n.removeprefix("module.").removeprefix("_orig_mod.") for n in promised}
-    if missing := sorted(bare - set(part.tensors)):
+    missing = sorted(n for n in promised if not {n, without_wrappers(n)} & part.tensors.keys())
+    if missing:
         raise UnreadableError(
             f"{name}: lacks {len(missing)} tensors that the index promises, {missing[0][:100]!a} first; fetch it"
         )
@@ -142,10 +143,10 @@ def _duplicates(names: list[str]) -> list[str]:
 def _check_complete(names: list[str], name: str) -> None:
     """Refuse shards of which some are missing, where no index names them."""
     present = set(names)
-    for match in filter(None, map(_SHARD.match, names)):
-        count = int(match["count"])
+    models = {(m["stem"], int(m["count"]), m["kind"]): None for m in map(_SHARD.match, names) if m is not None}
+    for stem, count, kind in models:
         for number in range(1, min(count, MAX_ENTRIES) + 1):
-            shard = f"{match['stem']}-{number:05}-of-{count:05}.{match.group(0).rpartition('.')[2]}"
+            shard = f"{stem}-{number:05}-of-{count:05}.{kind}"
             if shard not in present:
                 raise UnreadableError(f"{name}/{shard}: this shard of the model is missing; fetch it")
 
@@ -183,6 +184,6 @@ def merged(name: str, reader: str, parts: dict[str, Contents], *, nested: bool) 
 
 
 def _renamed(stated: Stated, prefix: str) -> Stated:
-    roles = {role: getattr(stated, role) for role in ("weight", "bias", "running_mean", "running_var")}
+    roles = {role: getattr(stated, role) for role in ROLES}
     own = {role: prefix + tensor for role, tensor in roles.items() if tensor is not None}
     return replace(stated, name=prefix + stated.name, **own)

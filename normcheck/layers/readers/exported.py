@@ -14,8 +14,9 @@ from normcheck.errors import UnreadableError
 from normcheck.layers.contents import Contents, Omitted, Tensor
 from normcheck.layers.readers.archive import Archive
 from normcheck.layers.readers.directory import merged
+from normcheck.layers.readers.elements import item_size
 from normcheck.layers.readers.graph_norms import Program, Size, TensorMeta, stated_norms
-from normcheck.layers.readers.stored import Odd, Place, Storage, item_size, strided, tensor_of
+from normcheck.layers.readers.stored import Odd, Place, Storage, strided, tensor_of
 from normcheck.layers.readers.unpickling import MalformedError
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ import numpy as np
 
 from normcheck.errors import UnreadableError
 from normcheck.layers.contents import Array, Contents, Omitted, Stated, Tensor
+from normcheck.layers.readers.elements import CODES, as_numbers, read_run, shortest
 from normcheck.norms.table import norm_named
 
 if TYPE_CHECKING:
@@ -36,9 +37,16 @@ _ALIGNMENT = "general.alignment"
 _MAX_TENSORS, _MAX_SETTINGS, _MAX_WORDS = 2**20, 2**16, 2**22
 _MAX_DIMENSIONS, _MAX_ELEMENTS, _MAX_NAME, _MAX_TEXT = 8, 2**60, 2**16, 2**20
 
-_FLOATS = {"F64": ("float64", "f8"), "F32": ("float32", "f4"), "F16": ("float16", "f2"), "BF16": ("bfloat16", "u2")}
-_INTEGERS = {"I8": ("int8", "i1"), "I16": ("int16", "i2"), "I32": ("int32", "i4"), "I64": ("int64", "i8")}
-_PLAIN = _FLOATS | _INTEGERS
+_PLAIN = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I8": "int8",
+    "I16": "int16",
+    "I32": "int32",
+    "I64": "int64",
+}
 
 _RMS_EPS, _LAYER_EPS = "attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"
 _GROUP_EPS, _GROUPS = "attention.group_norm_epsilon", "attention.group_norm_groups"
@@ -129,12 +137,13 @@ def read(path: Path, name: str) -> Contents:
     except (ValueError, struct.error) as error:
         why = " ".join(str(error).split())
         raise UnreadableError(f"{name}: not a complete GGUF file ({why}); convert or download it again") from error
-    stated, omitted = _norms(header.settings, tensors)
+    config = _config(header.settings)
+    stated, omitted = _norms(config, tensors)
     return Contents(
         path=name,
         reader="GGUF",
         tensors=tensors,
-        config=_config(header.settings),
+        config=config,
         stated=stated,
         omitted=(*_missing_parts(header.settings, name), *omitted),
     )
@@ -196,8 +205,7 @@ def _value(cursor: _Cursor, code: int) -> Any:
     if code not in _SCALARS:
         raise ValueError(f"a setting has type {code}, which does not exist")
     value = cursor.number(_SCALARS[code])
-    # 1e-5 as float32 is the number that was meant, not the double that it happens to equal
-    return float(str(np.float32(value))) if _SCALARS[code] == "f" else value
+    return shortest(value) if _SCALARS[code] == "f" else value
 
 
 def _skip_array(cursor: _Cursor, words: int) -> int:
@@ -245,21 +253,17 @@ def _tensor(gguf: ModuleType, path: Path, name: str, header: _Header, info: _Inf
     shape = info.dims[::-1]  # GGUF has the fastest dimension first
     where = f"{name}: tensor {info.name!r}"
     load = functools.partial(_load, gguf, path, where, kind, shape, header.order, start, size)
-    dtype = _PLAIN[kind.name][0] if kind.name in _PLAIN else kind.name.lower()
+    dtype = _PLAIN.get(kind.name, kind.name.lower())
     return Tensor(name=info.name, shape=shape, dtype=dtype, storage=(str(path), start, info.name), load=load)
 
 
 def _load(
     gguf: ModuleType, path: Path, where: str, kind: Any, shape: tuple[int, ...], order: str, start: int, size: int
 ) -> Array:
-    try:
-        raw = np.fromfile(path, np.uint8, size, offset=start)
-    except OSError as error:
-        raise UnreadableError(f"{where} cannot be read: {error.strerror or error}") from error
-    if raw.size != size:
-        raise UnreadableError(f"{where} ends after {raw.size} of {size} bytes: the file changed while it was read")
+    raw = read_run(path, where, "u1", size, start)
     if kind.name in _PLAIN:
-        return _numbers(raw, kind.name, order).reshape(shape)
+        dtype = _PLAIN[kind.name]
+        return as_numbers(raw.view(order + CODES[dtype]), dtype).reshape(shape)
     if order == ">":
         raise UnreadableError(f"{where} is {kind.name} in a big-endian file, which cannot be decoded")
     try:
@@ -267,18 +271,6 @@ def _load(
     except (NotImplementedError, ValueError) as error:
         raise UnreadableError(f"{where} is {kind.name}, which this gguf package does not decode") from error
     return decoded.astype(np.float32, copy=False)
-
-
-def _numbers(raw: Array, kind: str, order: str) -> Array:
-    """Return plain elements as float32, or as float64 where float32 does not hold them all; exactly."""
-    stored = raw.view(order + _PLAIN[kind][1])
-    if kind == "BF16":
-        numbers: Array = (stored.astype(np.uint32) << 16).view(np.float32)
-    else:
-        with np.errstate(invalid="ignore"):  # signalling NaNs
-            numbers = stored.astype(np.float64 if kind in {"F64", "I64", "I32"} else np.float32)
-    numbers[np.isnan(numbers)] = np.nan  # quiet: the next conversion need not warn either
-    return numbers
 
 
 # ----------------------------------------------------------------------------------------------------- meanings
@@ -304,9 +296,8 @@ def _missing_parts(settings: dict[str, Any], name: str) -> tuple[Omitted, ...]:
     return (Omitted(name, f"one of {parts} files that make up the model; give them all to see all its norms"),)
 
 
-def _norms(settings: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[tuple[Stated, ...], tuple[Omitted, ...]]:
+def _norms(config: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[tuple[Stated, ...], tuple[Omitted, ...]]:
     """Return the norms that the settings and the tensors' names describe, and those that they do not."""
-    config = _config(settings)
     if "rms_norm_eps" not in config and "layer_norm_eps" not in config:
         return (), ()
     stated: list[Stated] = []

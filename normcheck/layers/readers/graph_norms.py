@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from normcheck.layers.contents import Stated
-from normcheck.layers.readers.operators import OPERATORS, ROLES
+from normcheck.layers.contents import ROLES, Stated
+from normcheck.layers.operators import OPERATORS
 from normcheck.norms.table import norm_named
 
 if TYPE_CHECKING:
@@ -127,6 +127,9 @@ _TRANSPARENT = frozenset(
     {"to", "_to_copy", "type_as", "alias", "clone", "detach", "contiguous", "repeat", "expand", "view"}
 )
 
+_OPERANDS = 16
+"""No operator that is looked at has more; one with a million would be walked again for each of its users."""
+
 
 @dataclass(slots=True)
 class _Scope:
@@ -166,12 +169,13 @@ def stated_norms(program: Program, tensors: Mapping[str, Tensor]) -> tuple[State
 
 def _scopes(graph: Graph, weights: dict[str, str]) -> Iterator[_Scope]:
     """Return the graph and all graphs within, whose inputs are operands of the operator that has them."""
-    makers = {out.as_tensor.name: node for node in graph.nodes for out in node.outputs if out.as_tensor is not None}
+    few = [node for node in graph.nodes if len(node.inputs) <= _OPERANDS]
+    makers = {out.as_tensor.name: node for node in few for out in node.outputs if out.as_tensor is not None}
     scope = _Scope(graph, weights, makers)
     yield scope
     for node in graph.nodes:
+        operands = [name for i in node.inputs for name in _names(i.arg)]
         for inner in (i.arg.as_graph for i in node.inputs if i.arg.as_graph is not None):
-            operands = [name for i in node.inputs for name in _names(i.arg)]
             inputs = [name for argument in inner.graph.inputs for name in _names(argument)]
             pairs = zip(inputs, operands, strict=False)
             own = {value: weight for value, operand in pairs if (weight := scope.weight(operand)) is not None}
@@ -274,7 +278,8 @@ def _gain(scope: _Scope, value: str) -> tuple[str | None, float]:
     value = scope.origin(value)
     node = scope.makers.get(value)
     if node is not None and _operator(node) == "add":
-        return scope.weight(_tensor_of(node, 0)), _added(node) or 0.0
+        offset = _added(node)
+        return (None, 0.0) if offset is None else (scope.weight(_tensor_of(node, 0)), offset)
     return scope.weights.get(value), 0.0
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +67,11 @@ def named_tensors(
     names = _names(found.groups)
     _omit_averaged_keys(names, found.omitted)
     return {name: make(value, name) for name, value in _unwrapped(names).items()}, tuple(found.omitted)
+
+
+def renamed_tensors(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[Omitted, ...]]:
+    """The same of a file whose tensors lie side by side under their whole names."""
+    return named_tensors(tensors, lambda value: isinstance(value, Tensor), lambda t, name: replace(t, name=name))
 
 
 def settings(loaded: Any) -> dict[str, Any]:
@@ -202,6 +207,13 @@ def _omit_averaged_keys(names: dict[str, Any], omitted: list[Omitted]) -> None:
             for name in [n for n in names if n.startswith(prefix)]:
                 del names[name]
             omitted.append(Omitted(prefix[:-1], "an averaged copy of the weights"))
+
+
+def without_wrappers(name: str) -> str:
+    """Return a name without what wrappers put before it."""
+    while wrapper := next((w for w in _WRAPPERS if name.startswith(w)), None):
+        name = name.removeprefix(wrapper)
+    return name
 
 
 def _unwrapped(names: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import tokenize
 import warnings
 import zipfile
 import zlib
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +17,8 @@ from numpy.lib import format as npy
 
 from normcheck.errors import UnreadableError
 from normcheck.layers.contents import Array, Contents, Omitted, Tensor
-from normcheck.layers.readers.names import named_tensors
+from normcheck.layers.readers.elements import widened
+from normcheck.layers.readers.names import renamed_tensors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,12 +67,8 @@ def read(path: Path, name: str) -> Contents:
             tensors[found.name] = found
         else:
             omitted.append(found)
-    named, training = named_tensors(tensors, lambda value: isinstance(value, Tensor), _renamed)
+    named, training = renamed_tensors(tensors)
     return Contents(path=name, reader="NumPy archive", tensors=named, omitted=(*training, *omitted))
-
-
-def _renamed(tensor: Tensor, name: str) -> Tensor:
-    return replace(tensor, name=name)
 
 
 def _open(path: Path, name: str) -> zipfile.ZipFile:
@@ -137,6 +133,4 @@ def _load(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> Arra
             stored: Array = npy.read_array(file, allow_pickle=False)
     except (OSError, *_DAMAGE) as error:
         raise _damaged(where, error) from error
-    exact = stored.dtype.kind == "b" or np.can_cast(stored.dtype, np.float32)
-    with np.errstate(invalid="ignore"):  # signalling NaNs
-        return stored.astype(np.float32 if exact else np.float64)
+    return widened(stored)

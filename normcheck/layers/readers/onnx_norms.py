@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from normcheck.layers.contents import Omitted, Stated, Tensor
-from normcheck.layers.readers.onnx_values import flat, made, shortest
+from normcheck.layers.readers.elements import shortest
+from normcheck.layers.readers.onnx_values import flat, made
 from normcheck.norms.table import norm_named
 
 if TYPE_CHECKING:
@@ -125,8 +126,7 @@ def _group(
     stated = replace(stated, num_groups=groups)
     if node.op_type != "GroupNormalization" or opset >= 21:
         return with_parameters(graph, stated, *parameters)
-    shape = graph.shape(node.input[0])
-    channels = shape[1] if shape is not None and len(shape) > 1 else None
+    channels = graph.channels(node.input[0])
     if not channels or channels % groups:
         return Omitted(stated.name, "its weight has one element a group, and the graph does not say how many channels")
     weight, bias = (None if p is None else _repeated(p, channels // groups) for p in parameters)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from normcheck.layers.contents import Omitted, Stated, Tensor
+from normcheck.layers.readers.elements import shortest
 from normcheck.layers.readers.onnx_norms import layer_name, with_parameters
 from normcheck.norms.table import norm_named
 
@@ -68,14 +69,14 @@ def reshaped_group(graph: Graph, node: Any, index: int) -> Stated | None:
     affine = _affine(graph, node.output[0])
     if not affine.reshaped or np.any(scale.load() != 1) or np.any(shift.load() != 0):
         return None
-    eps = next((float(str(np.float32(a.f))) for a in node.attribute if a.name == "epsilon"), 1e-5)
+    eps = next((shortest(a.f) for a in node.attribute if a.name == "epsilon"), 1e-5)
     stated = Stated(
         name=layer_name(affine.weight, node, index),
         norm=norm_named("group"),
         how="InstanceNormalization between Reshapes, as torch exports a group norm",
         eps=eps,
         num_groups=math.prod(scale.shape),
-        num_channels=_channels(graph.shape(before.input[0])),
+        num_channels=graph.channels(before.input[0]),
     )
     return with_parameters(graph, stated, affine.weight, affine.bias)
 
@@ -284,7 +285,3 @@ def _groups(graph: Graph, x: str) -> int | None:
     node = graph.maker(x)
     target = graph.numbers(node.input[1]) if node is not None and node.op_type == "Reshape" else None
     return int(target[1]) if target is not None and len(target) > 2 and target[1] > 0 else None
-
-
-def _channels(shape: tuple[int | None, ...] | None) -> int | None:
-    return shape[1] if shape is not None and len(shape) > 1 else None

@@ -13,6 +13,7 @@ import numpy as np
 
 from normcheck.errors import UnreadableError
 from normcheck.layers.contents import Array, Tensor
+from normcheck.layers.readers.elements import shortest, widened
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
@@ -150,6 +151,11 @@ class Graph:
         stated = self._shapes.get(value) or self._shapes.get(self.origin(value))
         return stated if stated is not None or self.outer is None else self.outer.shape(value)
 
+    def channels(self, value: str) -> int | None:
+        """Return the second size of a value; None where the file does not state it."""
+        shape = self.shape(value)
+        return shape[1] if shape is not None and len(shape) > 1 else None
+
     def constant(self, value: str, depth: int = _DEPTH) -> Tensor | None:
         """Return the constant that a value is, possibly in another format or shape, or once dequantised."""
         if value in self._constants:
@@ -227,11 +233,6 @@ def flat(tensor: Tensor) -> Tensor:
     return replace(tensor, shape=(math.prod(tensor.shape),), load=lambda: tensor.load().ravel())
 
 
-def shortest(value: float) -> float:
-    """Return the shortest decimal that is `value` in float32: the 1e-5 that was meant."""
-    return float(str(np.float32(value)))
-
-
 def _shape(value: Any) -> tuple[int | None, ...] | None:
     tensor = value.type.tensor_type
     if not tensor.HasField("shape"):
@@ -245,14 +246,10 @@ def _load(source: Source, proto: Any, where: str, shape: tuple[int, ...]) -> Arr
             raw = _external(source, proto, where)
             proto = source.onnx.TensorProto(data_type=proto.data_type, dims=shape, raw_data=raw)
         stored = source.onnx.numpy_helper.to_array(proto)
-        wide = stored.dtype.kind in "iu" and stored.dtype.itemsize > 2
-        with np.errstate(invalid="ignore"):  # signalling NaNs
-            numbers: Array = stored.astype(np.float64 if wide or stored.dtype == np.float64 else np.float32)
+        return widened(stored)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, OverflowError, MemoryError) as error:
         why = " ".join(str(error).split())
         raise UnreadableError(f"{where} cannot be read ({why}); export the model again") from error
-    numbers[np.isnan(numbers)] = np.nan  # quiet: the next conversion need not warn either
-    return numbers
 
 
 def _external(source: Source, proto: Any, where: str) -> bytes:

@@ -67,8 +67,7 @@ def read_zip(path: Path, name: str) -> Contents:
     """
     with Archive(path) as archive:
         loaded = _checkpoint(Machine(rebuild, _persistent), io.BytesIO(archive.read("data.pkl")), name)
-        runs = {n.removeprefix("data/"): archive.run(n) for n in archive.names if n.startswith("data/")}
-        return _contents(loaded, Place(path, name, runs, _order(archive)), "PyTorch zip archive")
+        return _contents(loaded, place_of(archive, "data/", path, name), "PyTorch zip archive")
 
 
 def read_pickle(path: Path, name: str) -> Contents:
@@ -140,8 +139,11 @@ def _remembered(identity: Any, storages: dict[str, Storage]) -> Any:
     return storage
 
 
-def _order(archive: Archive) -> Literal["<", ">"]:
-    return ">" if "byteorder" in archive.names and archive.read("byteorder") == b"big" else "<"
+def place_of(archive: Archive, folder: str, path: Path, name: str) -> Place:
+    """Return where the storages of a folder lie in the archive's file."""
+    runs = {n.removeprefix(folder): archive.run(n) for n in archive.names if n.startswith(folder)}
+    order = ">" if "byteorder" in archive.names and archive.read("byteorder") == b"big" else "<"
+    return Place(path, name, runs, order)
 
 
 def _legacy_order(file: BinaryIO) -> Literal["<", ">"]:

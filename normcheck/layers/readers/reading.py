@@ -40,8 +40,7 @@ def read(path: str | os.PathLike[str], *, trust: bool = False) -> Contents:
     name = os.fspath(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        contents = _guarded(name, lambda: _read(Path(name), name, trust=trust))
-    return _with_guarded_loads(contents)
+        return _guarded(name, lambda: _read(Path(name), name, trust=trust))
 
 
 def _guarded(name: str, action: Callable[[], _T]) -> _T:
@@ -74,8 +73,9 @@ def _line(text: object) -> str:
 
 
 def _with_guarded_loads(contents: Contents) -> Contents:
-    """Guard the loading of each tensor as reading is."""
-    guarded = {name: replace(t, load=partial(_guarded, contents.path, t.load)) for name, t in contents.tensors.items()}
+    """Guard the loading of each tensor as reading is; what is wrong with it names its file and it."""
+    tensors = contents.tensors.items()
+    guarded = {key: replace(t, load=partial(_guarded, f"{contents.path}: {key}", t.load)) for key, t in tensors}
     return replace(contents, tensors=guarded)
 
 
@@ -105,6 +105,10 @@ def _with_config(contents: Contents, path: Path) -> Contents:
 
 
 def _read_file(path: Path, name: str, *, trust: bool) -> Contents:
+    return _with_guarded_loads(_described(path, name, trust=trust))
+
+
+def _described(path: Path, name: str, *, trust: bool) -> Contents:
     if not stat.S_ISREG(path.stat().st_mode):
         raise UnreadableError(f"{name}: it is neither a file nor a directory; give a model's file")
     found = format_of(path)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from normcheck.errors import UnreadableError
-from normcheck.layers.contents import FLOATING, Array, Tensor
+from normcheck.layers.contents import Array, Tensor
+from normcheck.layers.readers.elements import CODES, UNREAL, as_numbers, item_size, read_run
 from normcheck.layers.readers.unpickling import Call, Global, MalformedError
 
 if TYPE_CHECKING:
@@ -17,30 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_DIMENSIONS = 64
-_CODES = {  # as numpy reads the elements; bfloat16 and float8 as the bits that they are
-    "float64": "f8",
-    "float32": "f4",
-    "float16": "f2",
-    "bfloat16": "u2",
-    "float8_e4m3fn": "u1",
-    "float8_e5m2": "u1",
-    "float8_e4m3fnuz": "u1",
-    "float8_e5m2fnuz": "u1",
-    "int64": "i8",
-    "int32": "i4",
-    "int16": "i2",
-    "int8": "i1",
-    "uint64": "u8",
-    "uint32": "u4",
-    "uint16": "u2",
-    "uint8": "u1",
-    "bool": "u1",
-    "complex128": "c16",
-    "complex64": "c8",
-    "complex32": "V4",
-    "float8_e8m0fnu": "u1",
-    "float4_e2m1fn_x2": "u1",
-}
 _STORAGES = {
     "DoubleStorage": "float64",
     "FloatStorage": "float32",
@@ -108,17 +85,12 @@ class Place:
     order: str = "<"
 
 
-def item_size(dtype: str) -> int:
-    """Bytes of an element."""
-    return np.dtype(_CODES[dtype]).itemsize
-
-
 def is_known(named: Global) -> bool:
     """Whether a global is one of torch's storages or dtypes, or a function that rebuilds a tensor."""
     return (
         str(named) in _REBUILDERS
         or (named.module in _STORAGE_MODULES and named.name in _STORAGES)
-        or (named.module == "torch" and named.name in _CODES)
+        or (named.module == "torch" and named.name in CODES)
     )
 
 
@@ -188,7 +160,7 @@ def strided(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Strid
 def _strided_of_type(storage: Any, offset: Any, size: Any, stride: Any, _grad: Any, _hooks: Any, *rest: Any) -> Any:
     """Describe what `_rebuild_tensor_v3` makes: the storage is untyped, the type comes beside it."""
     dtype = rest[0].name if rest and isinstance(rest[0], Global) else None
-    if dtype not in _CODES or not isinstance(storage, Storage):
+    if dtype not in CODES or not isinstance(storage, Storage):
         return Odd(f"{dtype}", _sizes(size))
     typed = Storage(storage.key, dtype, storage.bytes // item_size(dtype), storage.first // item_size(dtype))
     return _checked(Strided(typed, dtype, offset, _sizes(size), _sizes(stride)))
@@ -283,8 +255,9 @@ def tensor_of(described: Strided | Odd, name: str, place: Place) -> Tensor:
         raise MalformedError(f"storage {storage.key!r} of {name} has {length:,} bytes instead of {storage.bytes:,}")
     at = storage.first + described.offset
     identity = (str(place.path), start, at, described.dtype, described.shape, described.stride)
-    if math.prod(described.shape) > storage.size:
-        return unloadable(name, described.shape, f"expanded {described.dtype}", identity, place.name)
+    expanded = math.prod(described.shape) > storage.size
+    if expanded or described.dtype in UNREAL:
+        return unloadable(name, described.shape, "expanded " * expanded + described.dtype, identity, place.name)
     return Tensor(name, described.shape, described.dtype, identity, lambda: _load(described, start, name, place))
 
 
@@ -299,38 +272,8 @@ def unloadable(name: str, shape: tuple[int, ...], dtype: str, storage: Hashable,
 
 def _load(tensor: Strided, start: int, name: str, place: Place) -> Array:
     """Read the elements from the first to the last and pick the tensor's own by its strides."""
-    span, size = _span(tensor), item_size(tensor.dtype)
-    code = np.dtype(place.order + _CODES[tensor.dtype])
+    size, where = item_size(tensor.dtype), f"{place.name}: {name}"
     at = start + (tensor.storage.first + tensor.offset) * size
-    try:
-        flat = np.fromfile(place.path, code, span, offset=at)
-        if flat.size != span:
-            raise UnreadableError(f"{place.name}: {name} is cut off; the file has changed or is truncated")
-        steps = tuple(s * size for s in tensor.stride)
-        return as_numbers(np.lib.stride_tricks.as_strided(flat, tensor.shape, steps), tensor.dtype)
-    except (OSError, MemoryError, ValueError, TypeError) as error:
-        reason = str(error) or type(error).__name__
-        raise UnreadableError(f"{place.name}: {name} cannot be read: {reason}".replace("\n", " ")) from error
-
-
-def as_numbers(values: Array, dtype: str) -> Array:
-    """Return stored elements as float32 where that holds `dtype`, else as float64; bits become numbers.
-
-    Raises:
-        MalformedError: complex numbers, and types without numbers of their own.
-    """
-    if dtype == "bfloat16":
-        return np.left_shift(values.astype(np.uint32), 16).view(np.float32)
-    if dtype in FLOATING and dtype.startswith("float8"):
-        return _from_float8(values, dtype)
-    if values.dtype.kind not in "fiu" or dtype not in _CODES or dtype in ("float8_e8m0fnu", "float4_e2m1fn_x2"):
-        raise MalformedError(f"{dtype} elements are no plain numbers")
-    return values.astype(np.float64 if dtype in ("float64", "int64", "int32", "uint64", "uint32") else np.float32)
-
-
-def _from_float8(values: Array, dtype: str) -> Array:
-    import torch  # noqa: PLC0415 - heavy, and needed for these types alone
-
-    bits = torch.from_numpy(np.ascontiguousarray(values))
-    result: Array = bits.view(getattr(torch, dtype)).to(torch.float32).numpy()
-    return result
+    flat = read_run(place.path, where, place.order + CODES[tensor.dtype], _span(tensor), at)
+    steps = tuple(s * size for s in tensor.stride)
+    return as_numbers(np.lib.stride_tricks.as_strided(flat, tensor.shape, steps), tensor.dtype)

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from normcheck.errors import UnreadableError
-from normcheck.layers.contents import Contents, Stated, Tensor
+from normcheck.layers.contents import ROLES, Contents, Stated, Tensor
+from normcheck.layers.operators import OPERATORS
 from normcheck.layers.readers.archive import Archive
 from normcheck.layers.readers.names import MAX_CONTAINERS, MAX_NAME, MAX_TENSORS
-from normcheck.layers.readers.operators import OPERATORS, ROLES
-from normcheck.layers.readers.pytorch import is_plain, listed
+from normcheck.layers.readers.pytorch import is_plain, listed, place_of
 from normcheck.layers.readers.stored import Odd, Place, Strided, rebuild, storage_of, tensor_of
 from normcheck.layers.readers.unpickling import MAX_OPERATIONS, Call, Global, Machine, MalformedError
 from normcheck.norms.table import norm_named
@@ -61,10 +61,10 @@ def read(path: Path, name: str) -> Contents:
     """
     with Archive(path) as archive:
         modules = list(_modules(_unpickled(archive, "data.pkl", name)))
-        tensors = _tensors(modules, _place(archive, "data/", path, name))
+        tensors = _tensors(modules, place_of(archive, "data/", path, name))
         code = _Code(archive)
         stated = [s for m in modules if (s := _stated(m, tensors, code)) is not None]
-        frozen = _frozen(archive, _place(archive, "constants/", path, name))
+        frozen = _frozen(archive, place_of(archive, "constants/", path, name))
         stated += _stated_by_calls(code, frozen)
     return Contents(path=name, reader="TorchScript archive", tensors=tensors | frozen, stated=tuple(stated))
 
@@ -75,12 +75,6 @@ def _unpickled(archive: Archive, entry: str, name: str, limit: int = MAX_OPERATI
     if strange := listed(g for g in machine.globals if not (g.module.startswith(_MODULES) or is_plain(g))):
         raise UnreadableError(f"{name}: refused, because it holds {strange}, as no TorchScript does; do not trust it")
     return loaded
-
-
-def _place(archive: Archive, folder: str, path: Path, name: str) -> Place:
-    runs = {n.removeprefix(folder): archive.run(n) for n in archive.names if n.startswith(folder)}
-    order = ">" if "byteorder" in archive.names and archive.read("byteorder") == b"big" else "<"
-    return Place(path, name, runs, order)
 
 
 def _called(function: Global, arguments: tuple[Any, ...]) -> Any:
@@ -142,24 +136,26 @@ def _stated_by_calls(code: _Code, frozen: dict[str, Tensor]) -> list[Stated]:
     for name, settings in dict.fromkeys((name, inside.partition(",")[2]) for name, inside in calls):
         operator, given = OPERATORS.get(name), _given(name, f"input, {settings}")
         weight, bias, mean, var = (n if (n := given.get(role)) in frozen else None for role in ROLES)
-        if operator is not None and (weight is not None or mean is not None):
-            found.append(
-                Stated(
-                    name=f"{name}_{len(found)}",
-                    norm=norm_named(operator.norm),
-                    how=f"operator torch.{name}",
-                    weight=weight,
-                    bias=bias,
-                    running_mean=mean,
-                    running_var=var,
-                    eps=_number(_literal(given.get("eps", ""))) or operator.eps,
-                    momentum=_number(_literal(given.get("momentum", ""))),
-                    num_groups=_count(_literal(given.get("num_groups", ""))),
-                    normalized_shape=_shape(
-                        {"normalized_shape": _literal(given.get("normalized_shape", ""))}, None, frozen
-                    ),
-                )
+        if operator is None or (weight is None and mean is None):
+            continue
+        if len(found) == MAX_TENSORS:
+            raise MalformedError(f"its code calls more than {MAX_TENSORS:,} norms")
+        said = {key: _literal(text) for key, text in given.items()}
+        found.append(
+            Stated(
+                name=f"{name}_{len(found)}",
+                norm=norm_named(operator.norm),
+                how=f"operator torch.{name}",
+                weight=weight,
+                bias=bias,
+                running_mean=mean,
+                running_var=var,
+                eps=operator.eps if (eps := _number(said.get("eps"))) is None else eps,
+                momentum=_number(said.get("momentum")),
+                num_groups=_count(said.get("num_groups")),
+                normalized_shape=_shape(said, None, frozen),
             )
+        )
     return found
 
 

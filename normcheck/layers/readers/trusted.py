@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from normcheck.errors import UnreadableError
-from normcheck.layers.contents import Array, Contents, Tensor
-from normcheck.layers.live.modules import contents_of
+from normcheck.layers.contents import Contents, Tensor
+from normcheck.layers.live.modules import contents_of, identity_of, live_tensor
 from normcheck.layers.readers.directory import merged
 from normcheck.layers.readers.names import AVERAGED, MAX_DEPTH, named_tensors, settings
 from normcheck.layers.readers.stored import unloadable
@@ -49,10 +50,10 @@ def _modules(loaded: Any) -> dict[str, torch.nn.Module]:
     import torch  # noqa: PLC0415 - as above
 
     found: dict[str, torch.nn.Module] = {}
-    waiting: list[tuple[tuple[str, ...], Any]] = [((), loaded)]
+    waiting: deque[tuple[tuple[str, ...], Any]] = deque([((), loaded)])
     seen: set[int] = set()
     while waiting:
-        path, value = waiting.pop(0)
+        path, value = waiting.popleft()
         if id(value) in seen or len(path) > MAX_DEPTH:
             continue
         seen.add(id(value))
@@ -73,24 +74,12 @@ def _of_modules(modules: dict[str, torch.nn.Module], name: str, config: dict[str
 
 
 def _tensor(value: torch.Tensor, name: str, path: str) -> Tensor:
+    import torch  # noqa: PLC0415 - as above
+
     shape, dtype = tuple(value.shape), str(value.dtype).removeprefix("torch.")
-    if value.is_quantized or value.layout is not _strided() or value.device.type == "meta" or value.is_complex():
+    if value.is_quantized or value.layout != torch.strided or value.device.type == "meta" or value.is_complex():
         kind = "quantized " * value.is_quantized or "sparse " * value.is_sparse or f"{value.device.type} "
         return unloadable(name, shape, f"{kind}{dtype}", ("odd", id(value)), path)
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-        return unloadable(name, shape, f"expanded {dtype}", (value.data_ptr(), shape), path)
-    return Tensor(name, shape, dtype, (value.data_ptr(), shape, value.stride()), lambda: _numbers(value))
-
-
-def _strided() -> torch.layout:
-    import torch  # noqa: PLC0415 - as above
-
-    return torch.strided
-
-
-def _numbers(value: torch.Tensor) -> Array:
-    import torch  # noqa: PLC0415 - as above
-
-    wide = value.dtype in (torch.float64, torch.int64, torch.int32)
-    result: Array = value.detach().resolve_neg().to(torch.float64 if wide else torch.float32).numpy()
-    return result
+        return unloadable(name, shape, f"expanded {dtype}", identity_of(value), path)
+    return live_tensor(name, value)

@@ -1,9 +1,10 @@
-"""The norm operators of torch's graphs: what they compute, and which of their arguments say how."""
+"""Torch's norm operators, in its graphs and as functions: what they compute, and which of their arguments say how."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from normcheck.layers.contents import ROLES
 from normcheck.norms.table import norm_named
 
 
@@ -20,8 +21,6 @@ class Operator:
         norm_named(self.norm)
 
 
-ROLES = ("weight", "bias", "running_mean", "running_var")
-"""Arguments of norm operators that are tensors."""
 OPERATORS = {
     "batch_norm": Operator("batch-l2", ("input", *ROLES, "training", "momentum", "eps", "cudnn_enabled")),
     "cudnn_batch_norm": Operator("batch-l2", ("input", *ROLES, "training", "momentum", "eps")),
@@ -37,3 +36,4 @@ OPERATORS = {
     "rms_norm": Operator("rms", ("input", "normalized_shape", "weight", "eps")),
     "_fused_rms_norm": Operator("rms", ("input", "normalized_shape", "weight", "eps")),
 }
+"""By their names in aten; the functions of torch itself have the same names and arguments."""
