@@ -196,12 +196,13 @@ class ParameterFacts:
     saturated in `format`; gamma: `flushed` of `weights` become 0. `scale_change`: the largest relative change of
     gamma / sqrt(var + eps) (of gamma, where there are no running statistics), over channels where both are finite.
     `shift`: the largest |change of the running mean| / sqrt(var + eps). None where there is nothing to compare.
-    `worst`: the channel with an infinite parameter, else with the largest of the two changes. `nonfinite`: numbers
-    that are infinite or NaN in the file already. `folded_beyond`, `folded_flushed`: channels whose norm, folded into
-    one scale gamma / sqrt(var + eps) and one shift, has one beyond the format, or a scale that becomes 0.
-    `mean_step`, `variance_step`: the least change of a batch's mean (in deviations) and variance (relative) that the
-    running statistics follow, half an ulp of them over the momentum, in the worst channel; None where they are not
-    updated.
+    `broken_affine`: of gamma and beta, those `beyond` or `nonfinite`. `negative`: running variances below -eps, whose
+    root is NaN. `worst`: the channel with an infinite parameter, else with the largest of the two changes.
+    `nonfinite`: numbers that are infinite or NaN in the file already. `folded_beyond`, `folded_flushed`: channels
+    whose norm, folded into one scale gamma / sqrt(var + eps) and one shift, has one beyond the format, or a scale that
+    becomes 0. `mean_step`, `variance_step`: the least change of a batch's mean (in deviations) and variance (relative)
+    that the running statistics follow, half an ulp of them over the momentum, in the worst channel; None where they
+    are not updated.
     """
 
     format: str
@@ -214,6 +215,8 @@ class ParameterFacts:
     shift: float | None
     worst: int | None
     nonfinite: int = 0
+    broken_affine: int = 0
+    negative: int = 0
     folded_beyond: int = 0
     folded_flushed: int = 0
     mean_step: float | None = None

@@ -159,7 +159,7 @@ ACCURACY_RULES: tuple[Rule, ...] = (
         title="Eps dominates",
         severity="warning",
         why="The norm no longer normalises: its output shrinks with its input.",
-        fix="use a smaller --eps, or scale the input up",
+        fix="nothing, if the model was trained with this eps; else a smaller one, or scale the input up",
         accuracy=False,
         check=_eps_dominates,
     ),

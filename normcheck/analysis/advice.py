@@ -43,21 +43,30 @@ def advice_of(checked: Sequence[Checked], premise: Premise) -> list[Advice]:
 
 
 def _parameters(checked: Sequence[Checked], premise: Premise) -> Advice | None:
-    """Parameters in float32, for layers whose own format breaks them."""
+    """Parameters in float32, for layers whose own format breaks them and that this helps."""
     broken = [(item, wrong) for item in checked if (wrong := _broken_by_parameters(item))]
-    if not broken:
-        return None
     changed = replace(premise, storage="float32", params="autocast", norms=())
-    helped = [item.layer for item, wrong in broken if all(_is_mended(item.layer, result, changed) for result in wrong)]
+    helped = [item for item, wrong in broken if all(_is_mended(item.layer, result, changed) for result in wrong)]
+    if not helped:
+        return None
     return Advice(
         title="keep the parameters and running statistics of these layers in float32",
-        layers=tuple(item.layer.name for item, _ in broken),
-        snippet=_listed([item.own_name for item, _ in broken]) + _FLOAT,
-        evidence=f"tried with --params autocast: no row is lost any more in {_share(len(helped), len(broken))}",
+        layers=tuple(item.layer.name for item in helped),
+        snippet=_COPY + _listed([item.own_name for item in helped]) + _KEEP,
+        evidence=(
+            f"tried with --params autocast: it helps {_share(len(helped), len(broken))} that parameters break, "
+            "where no row is lost but to infinite input"
+        ),
     )
 
 
-_FLOAT = "for name in layers:\n    model.get_submodule(name).float()\n"
+_COPY = "import copy\n\n"
+_KEEP = """\
+kept = {name: copy.deepcopy(model.get_submodule(name).state_dict()) for name in layers}
+model.half()  # or .bfloat16(): whatever casts the model
+for name in layers:  # a norm written by hand has to cast its output back itself
+    model.get_submodule(name).float().load_state_dict(kept[name])
+"""
 
 
 def _broken_by_parameters(item: Checked) -> list[Result]:

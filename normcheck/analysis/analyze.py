@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 ConstantKind = Literal["exact", "paper"]
 
+MOST_ELEMENTS = 1 << 32
+"""Elements that may share a statistic: a batch larger than this fits no accelerator."""
+
 
 def analyze(
     model: Any = (),
@@ -172,7 +175,7 @@ def _report(
         jobs,
         results=results,
         findings=findings,
-        skipped=[*loaded.skipped, *_not_run(layers, premise), *unmatched],
+        skipped=[*loaded.skipped, *_degenerate(facts), *_not_run(layers, premise), *unmatched],
         layers=facts,
         advice=[advice for items in of_models for advice in advice_of(items, premise)],
         unreadable=loaded.unreadable,
@@ -189,6 +192,8 @@ def _check(mode: str | None, batch_size: int, spatial: Sequence[int], constant: 
             raise UsageError(f"{name} must be at least 1, received {value}")
     if any(size < 1 for size in spatial):
         raise UsageError(f"spatial sizes must be at least 1, received {','.join(map(str, spatial))}")
+    if (elements := batch_size * math.prod(spatial)) > MOST_ELEMENTS:
+        raise UsageError(f"batch and spatial sizes make n = {elements:.3g} elements a channel; give at most 2^32")
 
 
 def _listed(names: Sequence[str], what: str | None = None) -> tuple[str, ...]:
@@ -277,6 +282,12 @@ def _facts(file: str, layer: Layer, premise: Premise) -> LayerFacts:
         assumed=assumptions_of(layer, premise),
         size=grouping(layer.norm, shape, layer.num_groups).size,
     )
+
+
+def _degenerate(facts: Sequence[LayerFacts]) -> list[Skipped]:
+    """Layers that were not run because each of their statistics is of a single element."""
+    alone = [fact for fact in facts if fact.size == 1 and norm_named(fact.norm).centred]
+    return [Skipped(name=fact.name, reason="each statistic is of a single element (NC402)") for fact in alone]
 
 
 def _not_run(layers: Sequence[Layer], premise: Premise) -> list[Skipped]:

@@ -56,7 +56,8 @@ def assemble(
 ) -> list[tuple[Result, list[Finding]]]:
     """Run a study and return, for each implementation, the result and its findings.
 
-    search: also look for the safe scale and magnitude, which takes most of the time; without, they are None.
+    search: also look for the safe scale and magnitude, which takes most of the time; without, and of a view that
+    nobody asked for, they are None.
     """
     report = progress or (lambda _fraction: None)
     study = replace(study, source=Remembered(study.source))
@@ -68,8 +69,9 @@ def assemble(
             report(_MEASURING + _SEARCHING * (place + fraction) / len(study.runners))
 
         room = headroom(totals)
-        scale = safe_scale(study, runner, totals, room.overflow_bits, jobs, searching) if search else None
-        bound = safe_magnitude(study, runner) if search else None
+        looks = search and runner.implementation.name not in labels.unasked
+        scale = safe_scale(study, runner, totals, room.overflow_bits, jobs, searching) if looks else None
+        bound = safe_magnitude(study, runner) if looks else None
         result = _result(study, runner, totals, block.reference, labels, room, scale, bound)
         findings = findings_of(Case(result, runner.implementation, rounding))
         out.append((replace(result, verdict=verdict_of(result, findings)), findings))

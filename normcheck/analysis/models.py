@@ -6,7 +6,7 @@ import fnmatch
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from normcheck.errors import UnreadableError, UsageError
 from normcheck.layers.contents import Contents
@@ -78,7 +78,17 @@ def load(
     for item, prefix in zip(contents, _prefixes([item.path for item in contents]), strict=True):
         _discover(item, loaded, kinds, eps, prefix)
     _check_patterns(loaded, [pattern for pattern, _ in (*kinds, *eps)])
+    _check_recorded(loaded, activations)
     return loaded
+
+
+def _check_recorded(loaded: Loaded, path: str | None) -> None:
+    """Refuse recorded inputs of which none is of a layer: everything would silently rest on assumptions."""
+    names = [layer.name for model in loaded.found for layer in model.layers]
+    if path is None or not names or set(names) & set(loaded.activations):
+        return
+    theirs, ours = ", ".join(list(loaded.activations)[:3]), ", ".join(names[:3])
+    raise UsageError(f"{path}: none of its {len(loaded.activations)} names ({theirs}, ...) is a layer ({ours}, ...)")
 
 
 def _discover(
@@ -91,35 +101,66 @@ def _discover(
     """Find the layers of one model; of several models each takes only the options that match a layer of its own."""
     try:
         if prefix:
-            names = [name for layer in discover(item).layers for name in (layer.name, *layer.aliases)]
-            kinds = [pair for pair in kinds if _matches(pair[0], names)]
-            eps = [pair for pair in eps if pair[0] is None or _matches(pair[0], names)]
-            loaded.matched |= {pattern for pattern, _ in (*kinds, *eps) if pattern is not None}
+            names = _names(discover(item).layers)
+            kinds, eps = _matching(kinds, names), _matching(eps, names)
         found = discover(item, kinds=kinds, eps=eps)
-        called = discover(_functional(item, found.layers, loaded)).layers
+        told = _told_by_the_recording(item, found.layers, loaded, kinds, eps)
     except UnreadableError as error:  # a tensor that turns out to be damaged
         loaded.unreadable.append(Skipped(name=item.path, reason=str(error)))
         return
-    if not prefix:
-        loaded.matched |= {pattern for pattern, _ in (*kinds, *eps) if pattern is not None}
-    layers = tuple(replace(layer, name=prefix + layer.name) for layer in (*found.layers, *called))
-    loaded.found.append(Found(item.path, item.reader, prefix, layers, item.trusted))
-    if prefix and not layers:
+    loaded.matched |= {pattern for pattern, _ in (*kinds, *eps) if pattern is not None}
+    better = {layer.name: layer for layer in told}
+    layers = [better.pop(layer.name, layer) for layer in found.layers]
+    named = tuple(replace(layer, name=prefix + layer.name) for layer in (*layers, *better.values()))
+    loaded.found.append(Found(item.path, item.reader, prefix, named, item.trusted))
+    if prefix and not named:
         loaded.skipped.append(Skipped(name=item.path, reason="no normalization layers were found in it"))
     loaded.skipped += [Skipped(name=prefix + o.name, reason=o.reason) for o in found.omitted]
 
 
-def _functional(item: Contents, layers: Sequence[Layer], loaded: Loaded) -> Contents:
-    """The calls of norm functions that were recorded, as norms that the model states, but for those found already."""
-    known = {f"{name}.weight" for layer in layers for name in (layer.name, *layer.aliases)}
+def _told_by_the_recording(
+    item: Contents,
+    layers: Sequence[Layer],
+    loaded: Loaded,
+    kinds: Sequence[tuple[str, str]],
+    eps: Sequence[tuple[str | None, float]],
+) -> tuple[Layer, ...]:
+    """The layers that a recording knows better than the file, and calls of norm functions, which no file shows."""
+    known = {f"{name}.weight" for name in _names(layers)}
     stated = []
     for name, seen in loaded.seen.items():
-        if seen.functional and seen.weight not in known and name in loaded.activations:
+        again = seen.weight in known if seen.functional else bool(item.stated) or not _has_parameters(seen, item)
+        if name in loaded.activations and not again:
             shape = loaded.activations[name].shape
             channels = shape[-1] if norm_named(seen.norm).where == "layer" else shape[1]
             stated.append(replace(seen.stated(name), num_channels=channels))
-    tensors = item.tensors if stated else {}
-    return Contents(path=item.path, reader=item.reader, tensors=tensors, stated=tuple(stated))
+    if not stated:
+        return ()
+    contents = Contents(path=item.path, reader=item.reader, tensors=item.tensors, stated=tuple(stated))
+    names = {one.name for one in stated}
+    plain = [layer for layer in discover(contents).layers if layer.name in names]
+    chosen = _names(plain)
+    given = discover(contents, kinds=_matching(kinds, chosen), eps=_matching(eps, chosen)).layers
+    return tuple(layer for layer in given if layer.name in names)
+
+
+def _has_parameters(seen: RecordedLayer, item: Contents) -> bool:
+    """Whether all tensors that a recorded layer names are in the file."""
+    named = (seen.weight, seen.bias, seen.running_mean, seen.running_var)
+    return all(name is None or name in item.tensors for name in named)
+
+
+def _names(layers: Sequence[Layer]) -> list[str]:
+    return [name for layer in layers for name in (layer.name, *layer.aliases)]
+
+
+_Pattern = TypeVar("_Pattern", bound="str | None")
+_Value = TypeVar("_Value")
+
+
+def _matching(pairs: Sequence[tuple[_Pattern, _Value]], names: Sequence[str]) -> list[tuple[_Pattern, _Value]]:
+    """The options whose pattern matches one of the names, or that have none."""
+    return [pair for pair in pairs if pair[0] is None or _matches(pair[0], names)]
 
 
 def _prefixes(paths: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-_FIELDS = ("weight", "bias", "running_mean", "running_statistic")
+_FIELDS = ("running_statistic", "running_mean", "weight", "bias")
 
 
 def parameter_facts(
@@ -44,12 +44,15 @@ def parameter_facts(
         flushed = _flushed(given, stored) if not weight_offset else None
         folded_beyond, folded_flushed = _folded(norm, given, eps, weight_offset, stored.form)
     running = given.running_statistic
+    affine = [x for x in (given.weight, given.bias) if x is not None]
     return ParameterFacts(
         format=stored.form.name,
         of=sum(len(x) for x, _ in present),
         beyond=sum(int(np.count_nonzero(x)) for x in lost),
         beyond_running_var=0 if running is None else int(np.count_nonzero(_beyond(running, stored.form))),
         nonfinite=sum(int(np.count_nonzero(~np.isfinite(x))) for x, _ in present),
+        broken_affine=sum(int(np.count_nonzero(_beyond(x, stored.form) | ~np.isfinite(x))) for x in affine),
+        negative=0 if running is None else int(np.count_nonzero(running < -eps)),
         weights=0 if given.weight is None else len(given.weight),
         flushed=0 if flushed is None else int(np.count_nonzero(flushed)),
         scale_change=_largest(scale),

@@ -167,7 +167,8 @@ def _input(layer: Layer, premise: Premise, mode: Mode) -> _Input:
         return _Input(premise.noise, premise.noise.label, True, shape)
     deviation = running.running_statistic
     if layer.norm.statistic.name == "l2":
-        deviation = np.sqrt(np.maximum(deviation, 0.0))
+        with np.errstate(invalid="ignore"):
+            deviation = np.sqrt(deviation)
     source = FromStatistics(premise.noise, running.running_mean, deviation)
     if mode == "eval" and layer.norm.where == "batch":
         shape = (1, layer.channels, min(EVAL_SAMPLE, math.prod(shape) // layer.channels))

@@ -8,10 +8,12 @@ from normcheck.analysis.rule import (
     INPUT_TOO_LARGE,
     KEEP_PARAMETERS,
     KEEP_WIDE,
+    MEND_THE_FILE,
     SUM_OTHERWISE,
     Case,
     Hit,
     Rule,
+    breaks_any_input,
     remedy,
     rows,
     share,
@@ -22,16 +24,14 @@ from normcheck.arithmetic.rounding import Mode, round_to
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from normcheck.results import ParameterFacts, Severity
+    from normcheck.results import Severity
 
 
 def _nonfinite(case: Case) -> Iterator[Hit]:
     count = case.result.rows.nonfinite - case.result.rows.infinite_input
     if count:
-        fact = case.result.mode == "eval" and _broken_parameters(case.result.parameters)
-        yield Hit(
-            case.suspect, f"{rows(case, count)} have NaN or infinite outputs", fix=_mending(case, fact=fact), fact=fact
-        )
+        message = f"{rows(case, count)} have NaN or infinite outputs"
+        yield Hit(case.suspect, message, fix=remedy(case), fact=breaks_any_input(case))
 
 
 def _collapsed(case: Case) -> Iterator[Hit]:
@@ -41,20 +41,12 @@ def _collapsed(case: Case) -> Iterator[Hit]:
     fact = case.result.mode == "eval"  # there the divisor comes from the file alone
     step = case.step(case.suspect or "")
     cause = ""
-    if fact and _broken_parameters(case.result.parameters):
+    if fact and breaks_any_input(case):
         cause = "; the running variance is infinite"
     elif step and step.overflow:
         cause = f"; {step.step}: {share(step.overflow, step.operations)} overflow {step.format}"
     message = f"{rows(case, count)} collapse to beta, every output finite{cause}"
-    yield Hit(case.suspect, message, fix=_mending(case, fact=fact), fact=fact)
-
-
-def _broken_parameters(facts: ParameterFacts | None) -> bool:
-    return facts is not None and facts.beyond + facts.nonfinite > 0
-
-
-def _mending(case: Case, *, fact: bool) -> str | None:
-    return KEEP_PARAMETERS if fact and _broken_parameters(case.result.parameters) else remedy(case)
+    yield Hit(case.suspect, message, fix=remedy(case), fact=fact)
 
 
 def _infinite_input(case: Case) -> Iterator[Hit]:
@@ -70,17 +62,20 @@ def _beyond(case: Case) -> Iterator[Hit]:
     if facts is None:
         return
     if facts.beyond:
-        of_them = f" ({facts.beyond_running_var} running variances)" if facts.beyond_running_var else ""
-        place = f", as in channel {facts.worst}" if facts.worst is not None else ""
-        yield Hit(
-            None, f"{share(facts.beyond, facts.of)} parameters are beyond {facts.format}{of_them}{place}", fact=True
+        running, others = facts.beyond_running_var, facts.beyond - facts.beyond_running_var
+        kinds = [f"{running} running variance{'s' * (running != 1)}"] * bool(running) + [f"{others} others"] * bool(
+            others
         )
+        place = f", as in channel {facts.worst}" if facts.worst is not None else ""
+        message = f"{share(facts.beyond, facts.of)} parameters are beyond {facts.format} ({' and '.join(kinds)}){place}"
+        yield Hit(None, message, fact=True)
     if facts.folded_beyond and case.result.mode == "eval":
         message = f"folded into scale and shift, {facts.folded_beyond} channels are beyond {facts.format}"
         yield Hit(None, message, "warning", "keep folded scales and shifts in float32", fact=True)
-    if facts.nonfinite:
-        message = f"{share(facts.nonfinite, facts.of)} parameters are infinite or NaN in the file itself"
-        yield Hit(None, message, fix="train or convert the model again: no precision mends it", fact=True)
+    for count, what in ((facts.nonfinite, "infinite or NaN"), (facts.negative, "negative running variances")):
+        if count:
+            message = f"{share(count, facts.of)} parameters are {what} in the file itself"
+            yield Hit(None, message, fix=MEND_THE_FILE, fact=True)
 
 
 def _lost_parameters(case: Case) -> Iterator[Hit]:
@@ -174,9 +169,9 @@ def _statistic_underflow(case: Case) -> Iterator[Hit]:
     parts = [f"{rows(case, flushed)} have a statistic of 0 that is not 0"] * bool(flushed)
     parts += [f"{rows(case, amplified)} are amplified (divisor under half of what it should be)"] * bool(amplified)
     stagnates = any((step.lost_mass or 0.0) > case.limits.lost_mass_error for step in case.result.steps)
-    yield Hit(
-        step or case.result.headroom.underflow_step, "; ".join(parts), fix=SUM_OTHERWISE if stagnates else remedy(case)
-    )
+    fixed = case.result.mode == "eval"  # there the divisor comes from the file alone
+    fix = SUM_OTHERWISE if stagnates else KEEP_PARAMETERS if fixed else None
+    yield Hit(step or case.result.headroom.underflow_step, "; ".join(parts), fix=fix, fact=fixed)
 
 
 RANGE_RULES: tuple[Rule, ...] = (

@@ -85,18 +85,28 @@ KEEP_WIDE = (
     "which squares nothing"
 )
 KEEP_PARAMETERS = "keep this layer's parameters and running statistics in float32 (--params autocast)"
+MEND_THE_FILE = "train or convert the model again: no precision mends it"
 INPUT_TOO_LARGE = "scale this layer's input down, or store it in bfloat16 or float32: {precision} cannot hold it"
+OUTPUT_TOO_LARGE = "store this layer's output in bfloat16 or float32: {precision} cannot hold it"
+
+
+def breaks_any_input(case: Case) -> bool:
+    """Whether parameters alone break rows, whatever the input: gamma, beta, and in eval mode the running statistics."""
+    facts = case.result.parameters
+    if facts is None:
+        return False
+    running = facts.beyond + facts.nonfinite + facts.negative if case.result.mode == "eval" else 0
+    return facts.broken_affine + running > 0
 
 
 def remedy(case: Case) -> str | None:
     """What helps where the usual advice does not; None where it does."""
-    result = case.result
-    facts = result.parameters
-    if facts is not None and facts.beyond and result.mode == "eval":
-        return KEEP_PARAMETERS
+    facts = case.result.parameters
+    if facts is not None and breaks_any_input(case):
+        return KEEP_PARAMETERS if facts.beyond else MEND_THE_FILE
     if case.implementation.name == "wide":
-        return INPUT_TOO_LARGE
-    if norm_named(result.norm).statistic.name == "l1":
+        return OUTPUT_TOO_LARGE if case.suspect in ("gain", "bias", "store") else INPUT_TOO_LARGE
+    if norm_named(case.result.norm).statistic.name == "l1":
         return "compute this norm's statistics in float32 (implementation `wide`), or sum as `pure-scaled` does"
     return None
 

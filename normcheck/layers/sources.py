@@ -107,7 +107,7 @@ class FromStatistics:
     Attributes:
         noise: the source of z, standardised to mean 0 and deviation 1 where it has these moments.
         mean: of each channel; 0 for all where None.
-        deviation: of each channel.
+        deviation: of each channel. What is not finite, or negative, says nothing: it counts as 0 and 1.
     """
 
     noise: Synthetic
@@ -124,8 +124,10 @@ class FromStatistics:
         channel = np.arange(row_start, row_stop) % len(self.deviation)
         center, spread = self.noise.distribution.moments
         usable = math.isfinite(center) and math.isfinite(spread) and spread > 0
-        factor = self.deviation[channel] / (spread if usable else 1.0)
-        shift = (0.0 if self.mean is None else self.mean[channel]) - (factor * center if usable else 0.0)
+        known = np.isfinite(self.deviation) & (self.deviation >= 0)
+        factor = np.where(known, self.deviation, 1.0)[channel] / (spread if usable else 1.0)
+        mean = np.zeros(len(known)) if self.mean is None else np.where(np.isfinite(self.mean), self.mean, 0.0)
+        shift = mean[channel] - (factor * center if usable else 0.0)
         z = self.noise.draw(grouping, row_start, row_stop, start, stop)
         with np.errstate(over="ignore", invalid="ignore"):
             x: Float32 = (z * factor[:, None] + np.reshape(shift, (-1, 1))).astype(np.float32)

@@ -10,7 +10,7 @@ import numpy as np
 from normcheck.arithmetic.formats import FLOAT32, FLOAT64, Format
 from normcheck.arithmetic.rounding import Rounding, round_to
 from normcheck.arithmetic.values import PART, Elements, PerRow
-from normcheck.errors import UsageError, unknown_name
+from normcheck.errors import UsageError
 
 if TYPE_CHECKING:
     from normcheck.norms.table import Grouping, Norm
@@ -131,4 +131,4 @@ def storage_named(name: str) -> Storage:
     try:
         return PARAMS[name.strip().lower()]
     except KeyError:
-        raise unknown_name("parameter preset", name, PARAMS, "normcheck simulate --help") from None
+        raise UsageError(f"unknown parameter preset {name!r}: it can be {', '.join(PARAMS)}") from None

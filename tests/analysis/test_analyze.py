@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 import normcheck
 from normcheck import UnreadableError, UsageError, analyze
 from normcheck.analysis.plans import EVAL_SAMPLE
+from normcheck.analysis.rule import MEND_THE_FILE
 from normcheck.norms.implementations import IMPLEMENTATIONS
 
 SMALL = {"batch_size": 4, "spatial": (4,), "jobs": 1}
@@ -189,14 +190,27 @@ def test_and_none_in_bfloat16(huge):
     assert not rules(analyze(huge, precisions=["bf16"], **SMALL), "error")
 
 
-def test_the_advice_was_tried(huge):
+def test_the_advice_was_tried_and_does_what_it_says_when_it_is_pasted(huge):
     report = analyze(huge, precisions=["fp16"], mode="eval", **SMALL)
     (advice,) = report.advice
     assert advice.layers == ("bn",)
-    assert "1 of 1" in advice.evidence
-    module = torch.nn.ModuleDict({"bn": torch.nn.BatchNorm2d(4)}).half()
-    exec(advice.snippet, {"model": module})  # noqa: S102  # it is meant to be pasted
-    assert module["bn"].running_var.dtype == torch.float32
+    assert "1 of 1 layer " in advice.evidence
+    model = torch.nn.ModuleDict({"fc": torch.nn.Linear(2, 2), "bn": torch.nn.BatchNorm1d(4)}).eval()
+    model["bn"].load_state_dict({k.removeprefix("bn."): v for k, v in torch.load(huge).items()})
+    x = torch.randn(16, 4) * model["bn"].running_var.sqrt()
+    exact = model["bn"](x)
+    exec(advice.snippet, {"model": model})  # noqa: S102  # it is meant to be pasted
+    assert (model["fc"].weight.dtype, model["bn"].running_var.dtype) == (torch.float16, torch.float32)
+    assert model["bn"].running_var[2] == 70000
+    assert torch.allclose(model["bn"](x.half()).float(), exact, atol=1e-2)
+
+
+def test_advice_that_helps_nothing_is_not_given(tmp_path):
+    weight = torch.tensor([1.0, 1e5, 1.0, 1.0])  # beyond float16 as such, and so is what it makes of any input
+    path = saved(tmp_path / "gamma.pt", bn=batch_norm() | {"weight": weight})
+    report = analyze(path, precisions=["fp16"], mode="eval", **SMALL)
+    assert "NC104" in rules(report, "error")
+    assert [item for item in report.advice if item.asked] == []
 
 
 def test_torch_itself_collapses_there_and_nowhere_else(huge):
@@ -265,12 +279,38 @@ def test_updates_that_stall_are_told_in_train_mode_alone(tmp_path):
     assert "NC305" not in rules(analyze(path, precisions=["bf16"], params="autocast", **SMALL))
 
 
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_a_gamma_beyond_the_format_breaks_whatever_the_input(tmp_path, mode):
+    path = saved(tmp_path / "gamma.pt", bn=batch_norm(weight=1e5), ln=layer_norm() | {"weight": torch.full((16,), 1e5)})
+    report = analyze(path, precisions=["fp16"], mode=mode, **SMALL)
+    broken = [f for f in report.findings if f.rule == "NC101" and f.implementation == "wide"]
+    assert {(f.layer, f.severity, f.assumed) for f in broken} == {("bn", "error", False), ("ln", "error", False)}
+    assert all("--params autocast" in f.fix for f in broken)
+
+
+def test_a_negative_running_variance_is_an_error_of_the_file(tmp_path):
+    path = saved(tmp_path / "negative.pt", bn=batch_norm(var=torch.tensor([1.0, -1.0, 1.0, 1.0])))
+    report = analyze(path, mode="eval", **SMALL)
+    assert rules(report, "error", implementation="wide") == {"NC101", "NC104"}
+    assert "NC105" not in rules(report)
+    assert {f.fix for f in report.findings if f.severity == "error"} == {MEND_THE_FILE}
+
+
+def test_a_variance_that_is_flushed_and_amplifies_is_an_error_of_the_file(tmp_path):
+    path = saved(tmp_path / "tiny.pt", bn=batch_norm(var=1e-9))
+    report = analyze(path, precisions=["fp16"], eps=1e-12, mode="eval", **SMALL)
+    (finding,) = [f for f in report.findings if f.rule == "NC203" and f.implementation == "wide"]
+    assert (finding.severity, finding.assumed) == ("error", False)
+    assert "--params autocast" in finding.fix
+
+
 def test_an_infinity_in_the_file_is_told_apart(tmp_path):
     path = saved(tmp_path / "poisoned.pt", bn=batch_norm(mean=torch.tensor([0.0, math.nan, 0.0, 0.0])))
     report = analyze(path, precisions=["fp32"], mode="eval", **SMALL)
     (finding,) = [f for f in report.findings if f.rule == "NC104"]
     assert "1 of 16 parameters are infinite or NaN in the file itself" in finding.message
     assert finding.severity == "error"
+    assert rules(report) <= {"NC101", "NC104", "NC401"}  # not that the input is at fault
 
 
 def test_saved_overflow_is_a_finding_beside_a_right_output(tmp_path, monkeypatch):
@@ -287,6 +327,7 @@ def test_layers_of_single_elements_are_degenerate_and_not_run(tmp_path):
     report = analyze(path, kinds=[("in", "instance")], spatial=(1,), jobs=1)
     assert report.results == ()
     assert "NC402" in rules(report, "note", layer="in")
+    assert [item.name for item in report.skipped] == ["in"]
 
 
 def test_what_could_be_several_kinds_is_noted(tmp_path):
@@ -352,7 +393,7 @@ def test_recorded_inputs_are_used_from_a_file(net, tmp_path):
         net(torch.randn(2, 3, 5, 5))
     torch.save(net.state_dict(), tmp_path / "net.pt")
     live = analyze(net, activations=path, **SMALL)
-    file = analyze(str(tmp_path / "net.pt"), activations=path, kinds=[("gn", "group(3)")], eps=[("gn", 1e-4)], **SMALL)
+    file = analyze(str(tmp_path / "net.pt"), activations=path, **SMALL)
     assert {r.input.source for r in live.results} == {f"recorded ({path})"}
     assert [(r.layer, r.deviation) for r in file.results] == [(r.layer, r.deviation) for r in live.results]
 
@@ -361,6 +402,24 @@ def test_recorded_inputs_of_another_shape_are_refused(healthy, tmp_path):
     save_file({"ln": torch.randn(3, 17)}, tmp_path / "wrong.safetensors")
     with pytest.raises(UsageError, match=r"ln takes rows of 16, received shape \(3, 17\)"):
         analyze(healthy, activations=str(tmp_path / "wrong.safetensors"), **SMALL)
+
+
+def test_a_recording_knows_kinds_eps_and_groups(net, tmp_path):
+    path = str(tmp_path / "inputs.safetensors")
+    with normcheck.record(net, path), torch.no_grad():
+        net(torch.randn(2, 3, 5, 5))
+    torch.save(net.state_dict(), tmp_path / "net.pt")
+    report = analyze(str(tmp_path / "net.pt"), activations=path, **SMALL)
+    facts = {layer.name: (layer.norm, layer.eps, layer.eps_source, layer.num_groups) for layer in report.layers}
+    assert facts["gn"] == ("group-l2", 1e-4, "module", 3)
+    assert set(facts) == {"bn", "gn", "Net:layer_norm"}
+    assert not rules(report) & {"NC401", "NC403"}
+
+
+def test_recorded_inputs_of_another_model_are_refused(healthy, tmp_path):
+    save_file({"model.ln": torch.randn(3, 16)}, tmp_path / "prefixed.safetensors")
+    with pytest.raises(UsageError, match=r"none of its 1 names \(model\.ln, \.\.\.\) is a layer \(bn1, ln"):
+        analyze(healthy, activations=str(tmp_path / "prefixed.safetensors"), **SMALL)
 
 
 def test_recorded_names_that_are_no_layers_are_told(healthy, tmp_path):
@@ -455,6 +514,7 @@ def test_no_model_at_all_is_a_usage_error():
     [
         ({"batch_size": 0}, "batch size must be at least 1"),
         ({"spatial": (4, 0)}, "spatial sizes must be at least 1"),
+        ({"spatial": (10**7, 10**7)}, "n = 3.2e.15 elements a channel"),
         ({"mode": "test"}, "unknown mode"),
         ({"precisions": []}, "no precision given"),
         ({"params": "halve"}, "unknown parameter preset"),

@@ -153,7 +153,11 @@ def test_beside_linear_layers_it_is_a_layer_norm_whatever_it_is_called():
     layer = only({"block.0.weight": (16, 8), **affine("block.1", 16)})
     assert (layer.norm.name, layer.sure, layer.normalized_shape) == ("layer-l2", True, (16,))
     named_batch = only({"lin.weight": (16, 8), **affine("bn1", 16)})
-    assert (named_batch.norm.name, named_batch.sure, named_batch.might_be) == ("layer-l2", False, ("batch-l2",))
+    assert (named_batch.norm.name, named_batch.sure, named_batch.might_be) == (
+        "layer-l2",
+        False,
+        ("batch-l2", "group-l2", "instance-l2"),
+    )
 
 
 def test_beside_convolutions_it_stays_open_and_says_so():
@@ -824,3 +828,11 @@ def test_eps_is_parsed(text, parsed):
 def test_eps_that_makes_no_sense_is_refused(text):
     with pytest.raises(UsageError, match="expected X or PATTERN=X"):
         parse_eps(text)
+
+
+def test_the_stem_of_a_convolutional_model_is_no_linear_layer():
+    tensors = {"embedder.embedder.convolution.weight": (64, 3, 7, 7)}
+    stem = {
+        f"embedder.embedder.normalization.{leaf}": (64,) for leaf in ("weight", "bias", "running_mean", "running_var")
+    }
+    assert only(tensors | stem).spatial is None

@@ -150,7 +150,7 @@ def _beside_linear(candidate: Candidate, beside: Beside, hint: str | None) -> Ki
         return _open(candidate, "group-l2", f"{how}; its name", ("layer-l2",))
     if hint == "layer-l2" or (hint is None and not beside.convolutional):
         return _open(candidate, "layer-l2", how, ())
-    return _open(candidate, "layer-l2", how, (hint or "group-l2",))
+    return _open(candidate, "layer-l2", how, tuple(dict.fromkeys((hint or "group-l2", *_PER_CHANNEL))))
 
 
 def _open(candidate: Candidate, name: str, how: str, might_be: tuple[str, ...]) -> Kind:

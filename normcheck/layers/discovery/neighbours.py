@@ -183,6 +183,8 @@ def _kind(name: str, inputs: int, kernel: tuple[int, ...]) -> OperatorKind:
 def _makes_tokens(name: str, inputs: int, kernel: tuple[int, ...]) -> bool:
     """Whether a convolution cuts an image into patches, which makes it a linear layer on tokens.
 
-    Its name says so, or it takes few channels through a kernel without a middle: (out, 3, 16, 16).
+    Its name says so, or it takes few channels through a kernel without a middle: (out, 3, 16, 16). An `embedder` may
+    be the stem of a convolutional model.
     """
-    return "embed" in name or (inputs <= 4 and all(k % 2 == 0 for k in kernel))
+    named = "embed" in name and "embedder" not in name
+    return named or (inputs <= 4 and all(k % 2 == 0 for k in kernel))
