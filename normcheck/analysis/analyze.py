@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 ConstantKind = Literal["exact", "paper"]
 
+WORTH_A_THREAD = 1 << 16
+"""Elements of a layer from which threads gain: of smaller ones most of the time is the interpreter's, which has one."""
+
 MOST_ELEMENTS = 1 << 32
 """Elements that may share a statistic: a batch larger than this fits no accelerator."""
 
@@ -233,7 +236,8 @@ def _run(
     """Check the layers, several at once; in order, whatever finishes first."""
     work = [math.prod(shape_of(layer, premise)) for _, layer in chosen]
     total, done, lock = sum(work) or 1, 0.0, Lock()
-    workers = max(1, min(jobs or os.cpu_count() or 1, len(chosen)))
+    worth_it = sum(size >= WORTH_A_THREAD for size in work)
+    workers = max(1, min(jobs or os.cpu_count() or 1, worth_it))
     inside = max(1, (jobs or os.cpu_count() or 1) // workers)
 
     def check(place: int) -> Checked:

@@ -104,13 +104,36 @@ def _under_fixed_statistics(study: Study) -> float | None:
     largest = study.io.max_finite
     if _is_clean(study, largest):
         return largest
-    low, high = -160.0, math.log2(largest)
+    low, high = _bracket(study, math.log2(largest))
     if not _is_clean(study, 2.0**low):
-        return None
+        low, high = _LEAST, low
+        if not _is_clean(study, 2.0**low):
+            return None
+    elif _is_clean(study, 2.0**high):
+        low, high = high, math.log2(largest)
     while high - low > RESOLUTION:
         middle = (low + high) / 2
         low, high = (middle, high) if _is_clean(study, 2.0**middle) else (low, middle)
     return float(2.0**low)
+
+
+_LEAST = -160.0
+"""Bits of the smallest magnitude that is looked at."""
+
+
+def _bracket(study: Study, top: float) -> tuple[float, float]:
+    """Where the bound is, in bits, if the output is what overflows first: |gamma| (|x| + |mean|) / s + |beta| = T."""
+    given = study.stored
+    running = given.running_statistic
+    assert running is not None  # noqa: S101  # fixed statistics
+    with np.errstate(all="ignore"):
+        s = np.sqrt(running + study.eps) if study.norm.statistic.eps_on == "variance" else running + study.eps
+        gamma = np.abs(1.0 if given.weight is None else given.weight + study.weight_offset)
+        beta, mean = (np.abs(0.0 if x is None else x) for x in (given.bias, given.running_mean))
+        room = (study.io.overflow_threshold - beta) * s / gamma - mean
+    least = float(np.min(room[np.isfinite(room)], initial=math.inf))
+    guess = math.log2(least) if 0 < least < math.inf else 0.0
+    return max(guess - 4 * RESOLUTION, _LEAST), min(guess + 4 * RESOLUTION, top)
 
 
 def _is_clean(study: Study, magnitude: float) -> bool:
