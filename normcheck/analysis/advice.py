@@ -62,10 +62,11 @@ def _parameters(checked: Sequence[Checked], premise: Premise) -> Advice | None:
 
 _COPY = "import copy\n\n"
 _KEEP = """\
-kept = {name: copy.deepcopy(model.get_submodule(name).state_dict()) for name in layers}
+norms = {name: model.get_submodule(name) for name in layers}
+kept = {name: copy.deepcopy(norms[name].state_dict()) for name in layers}
 model.half()  # or .bfloat16(): whatever casts the model
-for name in layers:  # a norm written by hand has to cast its output back itself
-    model.get_submodule(name).float().load_state_dict(kept[name])
+for name, norm in norms.items():  # if hand-written, it must cast its output
+    norm.float().load_state_dict(kept[name])
 """
 
 
