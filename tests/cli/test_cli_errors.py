@@ -79,7 +79,7 @@ def test_debug_shows_the_traceback(engine, normcheck, error):
         (["--implementation", "purest"], ["purest", "pure"]),
         (["--rounding", "sideways"], ["sideways", "`normcheck simulate --help`"]),
         (["--order", "backwards"], ["backwards", "`normcheck simulate --help`"]),
-        (["--params", "most"], ["most", "`normcheck simulate --help`"]),
+        (["--params", "most"], ["most", "half, autocast"]),
         (["--eps", "nan"], ["eps", "nan"]),
         (["--seed", "-1"], ["seed", "-1"]),
         (["--std", "-1"], ["std", "-1"]),
