@@ -41,6 +41,14 @@ class Labels:
     parameters: ParameterFacts | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A study that is to be run, and what its results will say of their settings."""
+
+    study: Study
+    labels: Labels
+
+
 _MEASURING, _SEARCHING = 0.3, 0.7
 """Shares of the progress bar: the run itself, and the search for the safe scale."""
 

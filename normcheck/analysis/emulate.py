@@ -16,8 +16,7 @@ from normcheck.arithmetic.orders import order_named
 from normcheck.arithmetic.rounding import Mode, Rounding
 from normcheck.errors import UsageError
 from normcheck.layers.sources import Given
-from normcheck.norms.constants import constant as constant_of
-from normcheck.norms.constants import effective_k
+from normcheck.norms.constants import scale_of
 from normcheck.norms.implementations import Implementation, implementation_named
 from normcheck.norms.parameters import Parameters, check_lengths, storage_named
 from normcheck.norms.table import Grouping, Norm, grouping, norm_named
@@ -109,8 +108,7 @@ def emulate(
     _refuse_zero_vectors(what, values)
     stored = given.cast(storage_named(params), io, rounds)
     machine = how.machine(io, stored.form or io, rounds, None if order is None else order_named(order))
-    chosen_k = effective_k(group.size, k) if what.statistic.name == "topk" else 1
-    scale = constant_of(what.statistic.name, constant, group.size, chosen_k) if what.has_constant else 1.0
+    scale, terms = scale_of(what, constant, group.size, k)
     updates = mode == "train" and given.running_statistic is not None
     study = Study(
         what,
@@ -119,7 +117,7 @@ def emulate(
         Given.of(values, group),
         0.0 if what.is_weight else eps,
         scale,
-        chosen_k,
+        terms or 1,
         given,
         stored,
         (Runner(how, machine),),

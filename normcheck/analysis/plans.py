@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from normcheck.analysis.assemble import Labels
+from normcheck.analysis.assemble import Labels, Plan
 from normcheck.analysis.parameter_facts import parameter_facts
 from normcheck.analysis.study import Runner, Study
 from normcheck.arithmetic.formats import FLOAT32, wider
 from normcheck.errors import UsageError
 from normcheck.layers.sources import FromStatistics, Given, Synthetic
-from normcheck.norms.constants import constant as constant_of
-from normcheck.norms.constants import effective_k
+from normcheck.norms.constants import scale_of
 from normcheck.norms.implementations import IMPLEMENTATIONS, Implementation
 from normcheck.norms.parameters import Parameters, check_lengths
-from normcheck.norms.table import Grouping, Norm, grouping
+from normcheck.norms.table import Norm, grouping
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -70,14 +69,6 @@ class Premise:
     order: Order | None
     activations: Mapping[str, Array] = field(default_factory=dict)
     recorded: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A study that is to be run, and what its results will say of their settings."""
-
-    study: Study
-    labels: Labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,14 +196,14 @@ def _plan(
     eps = _eps(layer, norm)
     facts = parameter_facts(norm, given, stored, eps=eps, weight_offset=layer.weight_offset, momentum=momentum)
     runners = [Runner(row, row.machine(io, stored.form or io, premise.rounding, premise.order)) for row in rows]
-    k = effective_k(group.size, premise.k) if norm.statistic.name == "topk" else None
+    scale, k = scale_of(norm, premise.constant, group.size, premise.k)
     study = Study(
         norm=norm,
         grouping=group,
         io=io,
         source=source.source,
         eps=eps,
-        scale=_scale(premise, norm, group, k),
+        scale=scale,
         k=k or 1,
         parameters=given,
         stored=stored,
@@ -246,9 +237,3 @@ def _eps(layer: Layer, norm: Norm) -> float:
         return 0.0
     moved = norm.statistic.eps_on == "statistic" and layer.norm.statistic.eps_on == "variance"
     return math.sqrt(layer.eps) if moved else layer.eps
-
-
-def _scale(premise: Premise, norm: Norm, group: Grouping, k: int | None) -> float:
-    if not norm.has_constant:
-        return 1.0
-    return constant_of(norm.statistic.name, premise.constant, group.size, k or 1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from normcheck.analysis.assemble import Labels, assemble
+from normcheck.analysis.assemble import Labels, Plan, assemble
 from normcheck.analysis.reporting import report_of
 from normcheck.analysis.study import Runner, Study
 from normcheck.arithmetic.formats import Format, format_named
@@ -17,8 +17,7 @@ from normcheck.arithmetic.rounding import Mode, Rounding
 from normcheck.errors import UsageError, unknown_name
 from normcheck.layers.distributions import parse_distribution
 from normcheck.layers.sources import Synthetic
-from normcheck.norms.constants import constant as constant_of
-from normcheck.norms.constants import effective_k
+from normcheck.norms.constants import scale_of
 from normcheck.norms.implementations import Implementation, default_implementations, implementation_named
 from normcheck.norms.parameters import Parameters, Storage, storage_named
 from normcheck.norms.table import Grouping, Norm, grouping, norm_named
@@ -29,14 +28,6 @@ if TYPE_CHECKING:
 
 ModeName = Literal["train", "eval"]
 ConstantKind = Literal["exact", "paper"]
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """A study that is to be run, and what its results will say of their settings."""
-
-    study: Study
-    labels: Labels
 
 
 def simulate(
@@ -152,7 +143,7 @@ def _unique(names: Sequence[str], what: str) -> list[str]:
 
 def _plans(
     common: _Common, norms: list[str], precisions: list[str], implementations: Sequence[str]
-) -> tuple[list[_Plan], list[Skipped]]:
+) -> tuple[list[Plan], list[Skipped]]:
     plans, skipped = [], []
     asked = [implementation_named(name) for name in dict.fromkeys(implementations)]
     for norm in dict.fromkeys(map(norm_named, norms)):
@@ -170,10 +161,9 @@ def _plans(
     return plans, skipped
 
 
-def _plan(common: _Common, norm: Norm, group: Grouping, io: Format, rows: list[Implementation]) -> _Plan:
+def _plan(common: _Common, norm: Norm, group: Grouping, io: Format, rows: list[Implementation]) -> Plan:
     _check_norm(common, norm, group)
-    k = effective_k(group.size, common.k) if norm.statistic.name == "topk" else None
-    scale = constant_of(norm.statistic.name, common.constant, group.size, k or 1) if norm.has_constant else 1.0
+    scale, k = scale_of(norm, common.constant, group.size, common.k)
     comparable = common.eps_comparable and norm.statistic.eps_on == "statistic"
     eps = 0.0 if norm.is_weight else (math.sqrt(common.eps) if comparable else common.eps)
     given = _parameters(common, norm, group)
@@ -192,7 +182,7 @@ def _plan(common: _Common, norm: Norm, group: Grouping, io: Format, rows: list[I
         source=common.source.label,
         assumed=False,
     )
-    return _Plan(study, labels)
+    return Plan(study, labels)
 
 
 def _check_norm(common: _Common, norm: Norm, group: Grouping) -> None:

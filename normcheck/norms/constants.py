@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from normcheck.norms.table import StatisticName
+    from normcheck.norms.table import Norm, StatisticName
 
     Array = NDArray[np.float64]
 
@@ -82,6 +82,16 @@ def constant(statistic: StatisticName, kind: Kind, n: int, k: int = 10) -> float
     if n == 1:
         raise UsageError(f"constant of {statistic}: undefined for groups of n = 1 element; use l1, l2 or larger groups")
     return _paper(statistic, n) if kind == "paper" else _exact(statistic, n, k)
+
+
+def scale_of(norm: Norm, kind: Kind, n: int, k: int) -> tuple[float, int | None]:
+    """Return the constant of a norm over groups of `n` elements, 1 where it has none, and the terms of its topk.
+
+    Raises:
+        UsageError: as `constant` does.
+    """
+    terms = effective_k(n, k) if norm.statistic.name == "topk" else None
+    return (constant(norm.statistic.name, kind, n, terms or 1) if norm.has_constant else 1.0), terms
 
 
 def effective_k(n: int, k: int) -> int:
