@@ -392,6 +392,7 @@ def test_importing_normcheck_loads_nothing_heavy():
         ["norms"],
         ["implementations"],
         ["implementations", "pure"],
+        ["rules"],
         ["distributions"],
         ["distributions", "outlier"],
         ["schema"],

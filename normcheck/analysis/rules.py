@@ -8,6 +8,7 @@ from normcheck.analysis.accuracy_rules import ACCURACY_RULES
 from normcheck.analysis.layer_rules import LAYER_RULES
 from normcheck.analysis.range_rules import RANGE_RULES
 from normcheck.analysis.rule import Case, Hit, Rule, absolute_norm
+from normcheck.errors import unknown_name
 from normcheck.results import Finding, LayerFacts, Result, Skipped, Verdict
 
 if TYPE_CHECKING:
@@ -15,6 +16,19 @@ if TYPE_CHECKING:
 
 RESULT_RULES: tuple[Rule, ...] = (*RANGE_RULES, *ACCURACY_RULES)
 RULES: tuple[Rule, ...] = (*RESULT_RULES, *LAYER_RULES)
+
+
+def rule_named(code: str) -> Rule:
+    """Return the rule of that code, or of that slug.
+
+    Raises:
+        UsageError: no such rule.
+    """
+    wanted = code.strip().lower()
+    found = next((rule for rule in RULES if wanted in (rule.code.lower(), rule.slug)), None)
+    if found is None:
+        raise unknown_name("rule", code, [rule.code.lower() for rule in RULES], "normcheck rules")
+    return found
 
 
 def findings_of(case: Case) -> list[Finding]:

@@ -15,6 +15,7 @@ from normcheck.cli.formats import formats
 from normcheck.cli.implementations import implementations
 from normcheck.cli.norms import norms
 from normcheck.cli.options import Debug
+from normcheck.cli.rules import rules
 from normcheck.cli.schema import schema
 from normcheck.cli.simulate import simulate
 from normcheck.cli.terminal import say
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 app = typer.Typer(name="normcheck", add_completion=False, pretty_exceptions_enable=False)
-for _command in (analyze, simulate, formats, norms, implementations, distributions, schema):
+for _command in (analyze, simulate, formats, norms, implementations, distributions, rules, schema):
     app.command()(_command)
 
 _TyperError = typer.BadParameter.__mro__[2]

@@ -36,6 +36,7 @@ def one_line(outcome):
         (["simulate", "--json", "-", "--steps"], ["--steps", "leave it out"]),
         (["formats", "fp17"], ["fp17", "fp16", "`normcheck formats`"]),
         (["norms", "batch-l3"], ["batch-l3", "batch-l2", "`normcheck norms`"]),
+        (["rules", "NC110"], ["NC110", "`normcheck rules`"]),
         (["implementations", "purest"], ["purest", "pure", "`normcheck implementations`"]),
         (["distributions", "gausian"], ["gausian", "gaussian", "`normcheck distributions`"]),
         (["formats", "--format", "jsonl"], ["--format", "jsonl", "table"]),

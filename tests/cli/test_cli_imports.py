@@ -41,6 +41,8 @@ def test_help_loads_neither_engine_nor_numpy(arguments):
         ["norms", "rms"],
         ["implementations"],
         ["implementations", "pure"],
+        ["rules"],
+        ["rules", "NC301"],
         ["distributions"],
         ["distributions", "outlier"],
         ["schema"],

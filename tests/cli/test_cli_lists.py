@@ -6,6 +6,7 @@ import jsonschema
 import pytest
 from hand_built import REPORT
 
+from normcheck.analysis.rules import RULES
 from normcheck.arithmetic.formats import FORMATS
 from normcheck.layers.distributions import DISTRIBUTIONS
 from normcheck.norms.implementations import IMPLEMENTATIONS
@@ -17,6 +18,7 @@ KINDS = {
     "norms": list(NORMS),
     "implementations": list(IMPLEMENTATIONS),
     "distributions": list(DISTRIBUTIONS),
+    "rules": [rule.code for rule in RULES],
 }
 ALL = [(kind, name) for kind, names in KINDS.items() for name in names]
 
@@ -87,6 +89,12 @@ def test_the_page_of_a_distribution_has_its_parameters(normcheck):
     page = strictly(normcheck("distributions", "student-t", "--format", "json").out)
     assert page["usage"] == "student-t(df=4)"
     assert page["parameters"][0]["name"] == "df"
+
+
+def test_a_rule_is_found_by_its_code_in_any_case_and_by_its_slug(normcheck):
+    page = normcheck("rules", "NC102").out
+    assert page == normcheck("rules", "nc102").out == normcheck("rules", "silent-collapse").out
+    assert "docs/rules.md#nc102-silent-collapse" in page
 
 
 def test_distributions_of_scipy_have_pages_too(normcheck):

@@ -135,7 +135,7 @@ def test_the_help_names_what_has_no_list_of_its_own(normcheck):
 
 
 @pytest.mark.parametrize(
-    "command", ["analyze", "simulate", "formats", "norms", "implementations", "distributions", "schema"]
+    "command", ["analyze", "simulate", "formats", "norms", "implementations", "distributions", "rules", "schema"]
 )
 def test_every_command_has_help_that_fits(normcheck, monkeypatch, command):
     monkeypatch.setenv("COLUMNS", "80")

@@ -160,6 +160,16 @@ def test_plain_files_are_joined(tmp_path):
     assert_holds(read(tmp_path), FIRST | SECOND | {"c": np.ones(5)})
 
 
+def test_folders_with_models_of_their_own_are_left_out_with_the_reason(tmp_path):
+    save_file(FIRST, tmp_path / "first.safetensors")
+    for folder in ("other", "empty"):
+        (tmp_path / folder).mkdir()
+    save_file(SECOND, tmp_path / "other" / "model.safetensors")
+    contents = read(tmp_path)
+    assert_holds(contents, FIRST)
+    assert [(left.name, "give it by itself" in left.reason) for left in contents.omitted] == [("other/", True)]
+
+
 def test_where_names_collide_files_name_their_tensors(tmp_path):
     for epoch in (1, 2):
         torch.save({"w": torch.full((2,), float(epoch))}, tmp_path / f"epoch{epoch}.pt")

@@ -50,7 +50,10 @@ def read(path: Path, name: str, read_file: ReadFile) -> Contents:
     name = name.rstrip("/") or name
     names = _entries(path, name)
     if _weights(names) or _indexes(names):
-        return _read_folder(path, name, names, read_file)
+        contents = _read_folder(path, name, names, read_file)
+        beside = [n for n in names if n.endswith("/") and _weights(_entries(path / n, f"{name}/{n[:-1]}"))]
+        left = tuple(Omitted(n, "a folder beside the model's own files; give it by itself") for n in beside)
+        return replace(contents, omitted=(*contents.omitted, *left))
     folders = {n[:-1]: _entries(path / n, f"{name}/{n[:-1]}") for n in names if n.endswith("/")}
     found = {n: inside for n, inside in folders.items() if _weights(inside) or _indexes(inside)}
     if not found:
