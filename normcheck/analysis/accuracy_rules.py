@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from normcheck.analysis.rule import KEEP_PARAMETERS, SUM_OTHERWISE, Case, Hit, Rule, rows, share
 from normcheck.analysis.thresholds import deviation_severity
 from normcheck.arithmetic.formats import format_named
+from normcheck.norms.parameters import storage_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +33,7 @@ def _exactly(case: Case) -> str | None:
     facts = case.result.parameters
     if case.implementation.name != "wide":
         return None
-    if facts is not None and case.result.params not in ("autocast", "float32", "stored"):
+    if facts is not None and storage_named(case.result.params) == "io":
         return KEEP_PARAMETERS
     return "scale the input, or store it in a wider format: the arithmetic is float32 already"
 

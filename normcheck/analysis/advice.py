@@ -45,7 +45,7 @@ def advice_of(checked: Sequence[Checked], premise: Premise) -> list[Advice]:
 def _parameters(checked: Sequence[Checked], premise: Premise) -> Advice | None:
     """Parameters in float32, for layers whose own format breaks them and that this helps."""
     broken = [(item, wrong) for item in checked if (wrong := _broken_by_parameters(item))]
-    changed = replace(premise, storage="float32", params="autocast", norms=())
+    changed = replace(premise, params="autocast")
     helped = [item for item, wrong in broken if all(_is_mended(item.layer, result, changed) for result in wrong)]
     if not helped:
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
 import os
 from collections import Counter
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from normcheck.analysis.advice import Checked, advice_of
 from normcheck.analysis.assemble import assemble
-from normcheck.analysis.models import Loaded, load
+from normcheck.analysis.models import Loaded, load, matches
 from normcheck.analysis.plans import Mode as ModeName
 from normcheck.analysis.plans import Premise, alternatives, assumptions_of, plans_of, shape_of
 from normcheck.analysis.reporting import report_of
@@ -111,11 +110,11 @@ def analyze(
         if name not in ("model", "inputs", "match", "progress", "say", "jobs")
     }
     _check(mode, batch_size, spatial, constant, k, jobs)
+    storage_named(params)  # refused before anything is read
     premise = Premise(
         precisions=tuple(dict.fromkeys(map(format_named, _listed(precisions, "precision")))),
         norms=tuple(dict.fromkeys(map(norm_named, _listed(norms)))),
         implementations=tuple(dict.fromkeys(map(implementation_named, _listed(implementations)))),
-        storage=storage_named(params),
         params=params,
         mode=mode,
         noise=Synthetic(parse_distribution(distribution), mean, std, seed),
@@ -219,7 +218,7 @@ def _chosen(found: Sequence[Found], patterns: Sequence[str]) -> list[tuple[Found
 
 
 def _matches(layer: Layer, pattern: str) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for name in (layer.name, *layer.aliases))
+    return matches(pattern, (layer.name, *layer.aliases))
 
 
 def _announced(found: Sequence[Found], chosen: Sequence[tuple[Found, Layer]]) -> Iterator[str]:
@@ -265,10 +264,8 @@ def _run(
 
 
 def _facts(file: str, layer: Layer, premise: Premise) -> LayerFacts:
-    recorded = premise.activations.get(layer.name)
+    recorded = None if layer.norm.where == "layer" else premise.activations.get(layer.name)
     shape = shape_of(layer, premise) if recorded is None else recorded.shape
-    if layer.norm.where == "layer":
-        shape = shape_of(layer, premise)
     form = layer.parameters.form
     return LayerFacts(
         name=layer.name,

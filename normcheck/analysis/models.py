@@ -160,7 +160,7 @@ _Value = TypeVar("_Value")
 
 def _matching(pairs: Sequence[tuple[_Pattern, _Value]], names: Sequence[str]) -> list[tuple[_Pattern, _Value]]:
     """The options whose pattern matches one of the names, or that have none."""
-    return [pair for pair in pairs if pair[0] is None or _matches(pair[0], names)]
+    return [pair for pair in pairs if pair[0] is None or matches(pair[0], names)]
 
 
 def _prefixes(paths: Sequence[str]) -> list[str]:
@@ -175,7 +175,8 @@ def _prefixes(paths: Sequence[str]) -> list[str]:
     return [f"{place}:" for place, _ in enumerate(paths, start=1)]  # the same model more than once
 
 
-def _matches(pattern: str, names: Sequence[str]) -> bool:
+def matches(pattern: str, names: Sequence[str]) -> bool:
+    """Whether a glob pattern matches one of the names."""
     return any(fnmatch.fnmatchcase(name, pattern) for name in names)
 
 
@@ -193,6 +194,8 @@ def _contents(
         from normcheck.layers.live.modules import contents_of  # noqa: PLC0415  # torch is loaded for live modules alone
 
         return model, [contents_of(model, match=match)]
+    if match is not None and factory is None:
+        raise UsageError("match names classes of a live model: give a module, or --model package.module:factory")
     paths = [model] if isinstance(model, str | os.PathLike) else list(model)
     contents = [item for path in paths for item in _readable(path, loaded, trust=trust)]
     if factory is None:

@@ -32,12 +32,11 @@ def parameter_facts(
     momentum: weight of a batch in the running statistics where these are updated, else None. A gamma to which the norm
     adds 1 is not lost for being flushed. Infinities and NaN of the file itself are counted and compared with nothing.
     """
-    pairs = [(getattr(given, name), getattr(stored, name)) for name in _FIELDS]
-    present = [(x, y) for x, y in pairs if x is not None]
+    present = [x for name in _FIELDS if (x := getattr(given, name)) is not None]
     if not present or stored.form is None:
         return None
     with np.errstate(all="ignore"):
-        lost = [_beyond(x, stored.form) for x, _ in present]
+        lost = [_beyond(x, stored.form) for x in present]
         scale = _change_of_scale(norm, given, stored, eps, weight_offset)
         shift = _change_of_mean(norm, given, stored, eps)
         mean_step, variance_step = _least_steps(norm, stored, eps, momentum)
@@ -47,10 +46,10 @@ def parameter_facts(
     affine = [x for x in (given.weight, given.bias) if x is not None]
     return ParameterFacts(
         format=stored.form.name,
-        of=sum(len(x) for x, _ in present),
+        of=sum(map(len, present)),
         beyond=sum(int(np.count_nonzero(x)) for x in lost),
         beyond_running_var=0 if running is None else int(np.count_nonzero(_beyond(running, stored.form))),
-        nonfinite=sum(int(np.count_nonzero(~np.isfinite(x))) for x, _ in present),
+        nonfinite=sum(int(np.count_nonzero(~np.isfinite(x))) for x in present),
         broken_affine=sum(int(np.count_nonzero(_beyond(x, stored.form) | ~np.isfinite(x))) for x in affine),
         negative=0 if running is None else int(np.count_nonzero(running < -eps)),
         weights=0 if given.weight is None else len(given.weight),

@@ -15,8 +15,8 @@ from normcheck.arithmetic.formats import FLOAT32, wider
 from normcheck.errors import UsageError
 from normcheck.layers.sources import FromStatistics, Given, Synthetic
 from normcheck.norms.constants import scale_of
-from normcheck.norms.implementations import IMPLEMENTATIONS, Implementation
-from normcheck.norms.parameters import Parameters, check_lengths
+from normcheck.norms.implementations import IMPLEMENTATIONS, MEANINGFUL_PURE_PRECISION, Implementation
+from normcheck.norms.parameters import Parameters, check_lengths, storage_named
 from normcheck.norms.table import Norm, grouping
 
 if TYPE_CHECKING:
@@ -27,16 +27,12 @@ if TYPE_CHECKING:
     from normcheck.arithmetic.orders import Order
     from normcheck.arithmetic.rounding import Rounding
     from normcheck.layers.layer import Layer
-    from normcheck.norms.parameters import Storage
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Mode = Literal["train", "eval"]
 
 TOKENS = 64
 """Rows drawn for a layer or RMS norm, whose n is known: only the extremes of the sample depend on it."""
-
-FLOAT16_PRECISION = 11
-"""Significant bits from which n and eps fit a format, so that computing in nothing else means something."""
 
 EVAL_SAMPLE = 256
 """Elements drawn of each channel in eval mode, where n changes nothing but the extremes of the sample."""
@@ -57,7 +53,6 @@ class Premise:
     precisions: tuple[Format, ...]
     norms: tuple[Norm, ...]
     implementations: tuple[Implementation, ...]
-    storage: Storage
     params: str
     mode: Mode | None
     noise: Synthetic
@@ -87,7 +82,7 @@ def default_rows(io: Format) -> tuple[tuple[Implementation, ...], frozenset[str]
     `wide` is how frameworks compute; `pure` beside it only where it differs and where n and eps fit the format.
     """
     wide, pure = IMPLEMENTATIONS["wide"], IMPLEMENTATIONS["pure"]
-    is_meaningful = io.precision >= FLOAT16_PRECISION and wider(io, FLOAT32) != io
+    is_meaningful = io.precision >= MEANINGFUL_PURE_PRECISION and wider(io, FLOAT32) != io
     return ((wide, pure), frozenset({"pure"})) if is_meaningful else ((wide,), frozenset())
 
 
@@ -117,9 +112,9 @@ def assumptions_of(layer: Layer, premise: Premise) -> tuple[str, ...]:
 def plans_of(layer: Layer, premise: Premise) -> Iterator[Plan]:
     """Yield the layer's plans: for each mode, each norm in its place, each precision."""
     for mode in _modes(layer, premise):
+        source = _input(layer, premise, mode)
         for norm in (layer.norm, *alternatives(layer, premise.norms)):
-            given = _parameters(layer, norm, mode)
-            source = _input(layer, premise, mode)
+            given = _parameters(layer, norm)
             for io in premise.precisions:
                 yield from _plan(layer, premise, norm, mode, given, source, io)
 
@@ -135,14 +130,12 @@ def _modes(layer: Layer, premise: Premise) -> tuple[Mode, ...]:
     return ("eval", "train") if layer.parameters.running_statistic is not None else ("train",)
 
 
-def _parameters(layer: Layer, norm: Norm, mode: Mode) -> Parameters:
+def _parameters(layer: Layer, norm: Norm) -> Parameters:
     """The layer's parameters for a norm in its place: another statistic's running value is the deviation."""
     given = layer.parameters
     running = given.running_statistic
     if running is not None and norm.statistic.name != "l2" and layer.norm.statistic.name == "l2":
         running = np.sqrt(np.maximum(running, 0.0))
-    if running is None and mode == "eval":
-        return given
     return replace(given, running_mean=given.running_mean if norm.centred else None, running_statistic=running)
 
 
@@ -150,17 +143,16 @@ def _input(layer: Layer, premise: Premise, mode: Mode) -> _Input:
     if layer.vectors is not None:
         vectors = layer.vectors()
         return _Input(Given(vectors), "the layer's weights", False, vectors.shape)
-    shape = shape_of(layer, premise)
     if layer.name in premise.activations:
         return _recorded(layer, premise)
-    running = layer.parameters
-    if running.running_statistic is None:
+    shape, given = shape_of(layer, premise), layer.parameters
+    if given.running_statistic is None:
         return _Input(premise.noise, premise.noise.label, True, shape)
-    deviation = running.running_statistic
+    deviation = given.running_statistic
     if layer.norm.statistic.name == "l2":
         with np.errstate(invalid="ignore"):
             deviation = np.sqrt(deviation)
-    source = FromStatistics(premise.noise, running.running_mean, deviation)
+    source = FromStatistics(premise.noise, given.running_mean, deviation)
     if mode == "eval" and layer.norm.where == "batch":
         shape = (1, layer.channels, min(EVAL_SAMPLE, math.prod(shape) // layer.channels))
     return _Input(source, source.label, True, shape)
@@ -190,7 +182,7 @@ def _plan(
     rows = [row for row in chosen if row.defines(norm)]
     if not rows:
         return
-    stored = given.cast(premise.storage, io, premise.rounding)
+    stored = given.cast(storage_named(premise.params), io, premise.rounding)
     updates = mode == "train" and given.running_statistic is not None
     momentum = (layer.momentum or MOMENTUM) if updates else None
     eps = _eps(layer, norm)

@@ -198,13 +198,13 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
     )
 }
 
-_MEANINGFUL_PURE_PRECISION = 11
+MEANINGFUL_PURE_PRECISION = 11
 """float16's: with fewer significant bits neither n nor eps fits, and `pure` says nothing about a kernel."""
 
 
 def default_implementations(io: Format) -> tuple[str, ...]:
     """What `simulate` runs unless told: `wide` alone for formats too narrow for `pure` to mean anything."""
-    return ("pure", "pure-scaled", "wide") if io.precision >= _MEANINGFUL_PURE_PRECISION else ("wide",)
+    return ("pure", "pure-scaled", "wide") if io.precision >= MEANINGFUL_PURE_PRECISION else ("wide",)
 
 
 def implementation_named(name: str) -> Implementation:

@@ -35,7 +35,7 @@ def test_parameters_that_the_format_holds_are_left_as_they_are():
 def test_a_running_variance_is_beyond_float16_from_the_rounding_threshold_on(variance, beyond):
     facts = facts_of(running_mean=[0.0, 0.0], running_statistic=[1.0, variance])
     assert (facts.beyond, facts.beyond_running_var) == (beyond, beyond)
-    assert facts.worst == (1 if beyond else (1 if facts.scale_change else None))
+    assert facts.worst == 1
 
 
 def test_nothing_of_that_is_beyond_bfloat16():

@@ -11,11 +11,15 @@ import pytest
 from test_definitions import PURE, SEQUENTIAL, _no_search, assess  # its helper and fixture serve here too
 
 from normcheck import rules, simulate
+from normcheck.analysis.parameter_facts import parameter_facts
 from normcheck.analysis.rule import Case
 from normcheck.analysis.rules import RULES, findings_of
 from normcheck.analysis.thresholds import DEFAULTS
+from normcheck.arithmetic.formats import format_named
 from normcheck.arithmetic.rounding import Rounding
 from normcheck.norms.implementations import IMPLEMENTATIONS
+from normcheck.norms.parameters import PARAMS, Parameters
+from normcheck.norms.table import norm_named
 from normcheck.results import WorstRow
 
 assert _no_search  # an autouse fixture, by being here
@@ -118,7 +122,7 @@ OF_MODELS = {"NC104", "NC105", "NC204", "NC205", "NC305", "NC401", "NC402", "NC4
 def test_every_rule_has_an_example():
     assert {rule for rule, *_ in EXAMPLES.values()} | OF_MODELS == {rule.code for rule in RULES}
     models = (Path(__file__).parent / "test_analyze.py").read_text(encoding="utf-8")
-    assert all(f'"{code}"' in models for code in OF_MODELS - {"NC205"})
+    assert all(f'"{code}"' in models for code in OF_MODELS)
 
 
 # ------------------------------------------------------------------------------------------------- thresholds
@@ -196,6 +200,17 @@ def test_the_count_of_elements_in_e4m3(good, n, said):
 def test_deviation(good, relative, ideal, said):
     deviation = replace(good.deviation, relative_rms=relative, ideal=replace(good.deviation.ideal, relative_rms=ideal))
     assert fire(replace(good, deviation=deviation)).get("NC301") == said
+
+
+@pytest.mark.parametrize("params", PARAMS)
+def test_parameters_are_to_be_kept_in_float32_only_where_they_are_not(good, params):
+    facts = parameter_facts(
+        norm_named("layer-l2"), Parameters(np.ones(4)), Parameters(np.ones(4), form=format_named("fp16")), eps=1e-3
+    )
+    deviation = replace(good.deviation, relative_rms=1.0)
+    result = replace(good, deviation=deviation, params=params, parameters=facts, implementation="wide")
+    (finding,) = [f for f in findings_of(Case(result, WIDE, Rounding())) if f.rule == "NC301"]
+    assert ("--params autocast" in finding.fix) == (params in ("half", "io"))
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def test_a_gamma_that_takes_an_outlier_beyond_the_format_leaves_no_bound(tmp_pat
     assert of(1.01 * largest) is None
 
 
-def test_every_implementation_has_a_bound_or_says_that_there_is_none():
+def test_every_implementation_has_a_bound_within_the_format():
     for how in IMPLEMENTATIONS:
         b = bound("layer-l2", how)
         assert b is not None

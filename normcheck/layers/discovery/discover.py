@@ -6,9 +6,11 @@ layer says how its kind was decided, and whether other kinds remain possible.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from normcheck.errors import UsageError
 from normcheck.layers.contents import Omitted
 from normcheck.layers.discovery import conventions
 from normcheck.layers.discovery.candidates import (
@@ -106,6 +108,8 @@ def _in_order(found: Sequence[Found], tensors: Mapping[str, Tensor]) -> list[Fou
 def _chosen_eps(found: Sequence[Found], eps: Sequence[Eps]) -> dict[str, float]:
     given: dict[str, float] = {}
     for pattern, value in eps:
+        if not (math.isfinite(value) and value >= 0):
+            raise UsageError(f"eps must be finite and not negative, received {value:g}")
         places = range(len(found))
         option = f"--eps {pattern}={value:g}"
         for place in places if pattern is None else chosen(found, pattern, option):
