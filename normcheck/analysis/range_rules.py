@@ -70,12 +70,16 @@ def _beyond(case: Case) -> Iterator[Hit]:
         message = f"{share(facts.beyond, facts.of)} parameters are beyond {facts.format} ({' and '.join(kinds)}){place}"
         yield Hit(None, message, fact=True)
     if facts.folded_beyond and case.result.mode == "eval":
-        message = f"folded into scale and shift, {facts.folded_beyond} channels are beyond {facts.format}"
+        message = f"folded into scale and shift, {_channels(facts.folded_beyond, 'is', 'are')} beyond {facts.format}"
         yield Hit(None, message, "warning", "keep folded scales and shifts in float32", fact=True)
     for count, what in ((facts.nonfinite, "infinite or NaN"), (facts.negative, "negative running variances")):
         if count:
             message = f"{share(count, facts.of)} parameters are {what} in the file itself"
             yield Hit(None, message, fix=MEND_THE_FILE, fact=True)
+
+
+def _channels(count: int, one: str, many: str) -> str:
+    return f"1 channel {one}" if count == 1 else f"{count} channels {many}"
 
 
 def _lost_parameters(case: Case) -> Iterator[Hit]:
@@ -85,7 +89,8 @@ def _lost_parameters(case: Case) -> Iterator[Hit]:
     if facts.flushed:
         yield Hit(None, f"{share(facts.flushed, facts.weights)} gamma become 0 in {facts.format}", fact=True)
     if facts.folded_flushed and case.result.mode == "eval":
-        message = f"folded into scale and shift, {facts.folded_flushed} channels have a scale of 0 in {facts.format}"
+        lost = _channels(facts.folded_flushed, "has", "have")
+        message = f"folded into scale and shift, {lost} a scale of 0 in {facts.format}"
         yield Hit(None, message, fix="keep folded scales and shifts in float32", fact=True)
     if (facts.scale_change or 0.0) > case.limits.parameter_change:
         message = (
