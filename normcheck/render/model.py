@@ -52,7 +52,7 @@ def _rows(shown: list[Shown], names: Names, width: int, top: int | None) -> list
         return []
     several = any(names.total > 1 and row.layers[1:] for row in rows)
     return [
-        table(rows, layouts_of_layers(rows), width=width),
+        table(rows, layouts_of_layers(shown), width=width),
         _hidden(hidden, len(shown), width) if hidden else [],
         paragraph(_LEGEND, width=width) if several else [],
     ]

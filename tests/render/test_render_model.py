@@ -163,6 +163,14 @@ def test_a_model_of_one_kind_of_layer_is_one_row():
     assert "all 13 layers (worst stem.bn): batch-l2 fp16 wide" in rendered(80, CLEAN_MODEL)
 
 
+def test_a_row_tells_its_mode_also_where_rows_of_the_other_are_hidden():
+    modes = {result.mode for result in MODEL.results if result.asked}
+    assert modes == {"train", "eval"}
+    whole, first = (rendered(80, top=top).splitlines() for top in (None, 1))
+    heading = next(line for line in whole if line.endswith((" train", " eval")))
+    assert heading in first
+
+
 def test_top_shows_so_many_rows_and_says_what_it_hides():
     text = rendered(80, top=2)
     assert re.findall(r"^(unsafe|degraded|ok)(?=  )", text, re.MULTILINE) == ["unsafe", "degraded"]
