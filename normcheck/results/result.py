@@ -1,42 +1,46 @@
-"""The report as frozen data: the waist between what is computed and how it is shown.
-
-Every class is one object of the report's JSON (format 1), every field one key. Counts are exact integers
-with their denominators beside them; bits are base-2 logarithms; relative figures are ratios, not percent.
-A figure that is not defined for a result is ``None``; infinities and NaN are ordinary floats here and the
-strings "inf", "-inf", "nan" in JSON. This module imports nothing of normcheck.
-"""
+"""One norm in one precision under one implementation, as data: steps, rows, deviation, headroom."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-FORMAT: Literal[1] = 1
-"""Version of the report's JSON: raised when a field is renamed or removed, not when one is added."""
-
-Severity = Literal["error", "warning", "note"]
 Verdict = Literal["ok", "degraded", "unsafe"]
 RowKind = Literal["nonfinite", "collapsed", "amplified", "shrunk"]
-SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 VERDICTS: tuple[Verdict, ...] = ("unsafe", "degraded", "ok")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """`groups` rows that each share one statistic over `size` elements (n)."""
+    """`groups` rows that each share one statistic over `size` elements (n); `row` is what such a row is called."""
 
     groups: int
     size: int
+    row: str = "row"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exponents:
+    """Input elements by magnitude, before any rounding: `counts[i]` of them in [2^(lowest + i), 2^(lowest + i + 1)).
+
+    First and last count are not 0; `counts` is empty where no element is finite and not zero.
+    """
+
+    lowest: int
+    counts: tuple[int, ...]
+    zeros: int = 0
+    nonfinite: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """Where the values came from, whether that was assumed, and how many rows and elements were run."""
+    """Where the values came from, whether that was assumed, how many rows and elements were run, and their sizes."""
 
     source: str
     assumed: bool
     rows: int
     elements: int
+    exponents: Exponents | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,45 +228,6 @@ class ParameterFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LayerFacts:
-    """A norm layer of a model: what it is, and how that came to be known.
-
-    `how`: how its kind was decided; `sure` where that leaves no doubt, else `might_be` names the other kinds.
-    `stored`: the format of its parameters in the file; None without parameters. `assumed`: the settings that nothing
-    but a default says, such as "eps" or "num_groups". `size`: elements that share a statistic, n.
-    """
-
-    name: str
-    file: str
-    norm: str
-    aliases: tuple[str, ...]
-    how: str
-    sure: bool
-    might_be: tuple[str, ...]
-    channels: int
-    num_groups: int | None
-    eps: float
-    eps_source: Literal["module", "config", "option", "assumed"]
-    stored: str | None
-    assumed: tuple[str, ...]
-    size: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Advice:
-    """Something to change, that was tried: for which layers, as text to paste, and what trying it gave.
-
-    `asked`: False where only the view that nobody asked for calls for it.
-    """
-
-    title: str
-    layers: tuple[str, ...]
-    snippet: str
-    evidence: str
-    asked: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """One norm in one precision under one implementation, on one input.
 
@@ -301,79 +266,3 @@ class Result:
     asked: bool = True
     parameters: ParameterFacts | None = None
     safe_magnitude: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """A rule that fired on a result, or on a layer: where, why, and what to do.
-
-    `precision`, `implementation` and `mode` are None where the finding holds whatever they are.
-    """
-
-    rule: str
-    severity: Severity
-    layer: str | None
-    norm: str
-    precision: str | None
-    implementation: str | None
-    mode: str | None
-    step: str | None
-    message: str
-    fix: str
-    assumed: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Skipped:
-    """Something asked for that was not analysed, and why."""
-
-    name: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tool:
-    """The program that wrote the report."""
-
-    name: str
-    version: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FindingCounts:
-    """How many findings of each severity."""
-
-    error: int
-    warning: int
-    note: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
-    """The report in five numbers."""
-
-    layers: int
-    results: int
-    findings: FindingCounts
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """Everything a run found.
-
-    The same input, seed, version and machine type give the same report, apart from `environment`. `unreadable`: files
-    that could not be read, beside others that could.
-    """
-
-    format: Literal[1]
-    tool: Tool
-    command: Literal["simulate", "analyze"]
-    settings: dict[str, Any]
-    environment: dict[str, Any]
-    results: tuple[Result, ...]
-    findings: tuple[Finding, ...]
-    skipped: tuple[Skipped, ...]
-    summary: Summary
-    layers: tuple[LayerFacts, ...] = ()
-    advice: tuple[Advice, ...] = ()
-    unreadable: tuple[Skipped, ...] = ()

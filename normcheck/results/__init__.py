@@ -1,0 +1,91 @@
+"""The report as frozen data: the waist between what is computed and how it is shown.
+
+Every class is one object of the report's JSON (format 1), every field one key. Counts are exact integers
+with their denominators beside them; bits are base-2 logarithms; relative figures are ratios, not percent.
+A figure that is not defined for a result is ``None``; infinities and NaN are ordinary floats here and the
+strings "inf", "-inf", "nan" in JSON. This package imports nothing else of normcheck.
+"""
+
+from __future__ import annotations
+
+from normcheck.results.report import (
+    FORMAT,
+    SEVERITIES,
+    Advice,
+    Change,
+    Comparison,
+    FigureChange,
+    Finding,
+    FindingCounts,
+    FormatFacts,
+    LayerFacts,
+    Limit,
+    Measure,
+    Report,
+    RuleFacts,
+    SettingChange,
+    Severity,
+    Skipped,
+    Summary,
+    Tool,
+)
+from normcheck.results.result import (
+    VERDICTS,
+    Deviation,
+    Distance,
+    Exponents,
+    Headroom,
+    Input,
+    ParameterFacts,
+    Representation,
+    Result,
+    RowKind,
+    Rows,
+    ScaleRatio,
+    Shape,
+    Statistic,
+    Step,
+    Tally,
+    Verdict,
+    WorstRow,
+)
+
+__all__ = [
+    "FORMAT",
+    "SEVERITIES",
+    "VERDICTS",
+    "Advice",
+    "Change",
+    "Comparison",
+    "Deviation",
+    "Distance",
+    "Exponents",
+    "FigureChange",
+    "Finding",
+    "FindingCounts",
+    "FormatFacts",
+    "Headroom",
+    "Input",
+    "LayerFacts",
+    "Limit",
+    "Measure",
+    "ParameterFacts",
+    "Report",
+    "Representation",
+    "Result",
+    "RowKind",
+    "Rows",
+    "RuleFacts",
+    "ScaleRatio",
+    "SettingChange",
+    "Severity",
+    "Shape",
+    "Skipped",
+    "Statistic",
+    "Step",
+    "Summary",
+    "Tally",
+    "Tool",
+    "Verdict",
+    "WorstRow",
+]
