@@ -12,17 +12,19 @@ import numpy as np
 
 from normcheck.analysis import deviation as dev
 from normcheck.analysis.headroom import headroom
-from normcheck.analysis.totals import BAD_KINDS, EPS_DOMINATES, WORST_KEPT, Extent, Totals
+from normcheck.analysis.thresholds import EPS_DOMINATES
+from normcheck.analysis.totals import BAD_KINDS, WORST_KEPT, Extent, Totals
 from normcheck.arithmetic.elementwise import elementwise, require_subnormals
 from normcheck.arithmetic.emulated import Emulated, Machine
 from normcheck.arithmetic.events import FLAG_INVALID, FLAG_OVERFLOW, FLAG_UNDERFLOW, no_events
 from normcheck.arithmetic.exact import Exact
+from normcheck.arithmetic.exponents import LOWEST, NONFINITE, PLACES, ZEROS, count_exponents
 from normcheck.arithmetic.rounding import NEAREST
 from normcheck.arithmetic.values import PART, Elements, PerRow
 from normcheck.norms.forward import Outputs, Problem, forward
 from normcheck.norms.implementations import IMPLEMENTATIONS
 from normcheck.norms.variance import VARIANCES
-from normcheck.results import WorstRow
+from normcheck.results import Exponents, WorstRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -49,6 +51,19 @@ class Reference:
     representation_ee: float = 0.0
     representation_yy: float = 0.0
     representation_max: float = 0.0
+    exponents_of_input: Array = field(default_factory=lambda: np.zeros(PLACES, np.int64))
+
+    def exponents(self) -> Exponents:
+        """The input's exponents as a report has them."""
+        counts = self.exponents_of_input
+        places = np.flatnonzero(counts[:ZEROS])
+        first, last = (int(places[0]), int(places[-1])) if len(places) else (-LOWEST, -LOWEST - 1)
+        return Exponents(
+            lowest=LOWEST + first,
+            counts=tuple(counts[first : last + 1].tolist()),
+            zeros=int(counts[ZEROS]),
+            nonfinite=int(counts[NONFINITE]),
+        )
 
     def merge(self, other: Reference) -> None:
         """Add the next block's."""
@@ -297,6 +312,8 @@ def _unbounded_steps(
 
 def _reference(study: Study, raw: Elements, x: Elements, problem: Problem, outputs: Outputs, exact: Exact) -> Reference:
     reference = Reference()
+    for index in range(raw.parts):
+        reference.exponents_of_input += count_exponents(raw.part(index))
     _take_ratio(reference, study, x, outputs, exact)
     if not _all_representable(raw, study.io):
         unrounded = forward(exact, raw, problem, _REFERENCE)
