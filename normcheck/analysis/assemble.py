@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from normcheck.analysis.engine import Reference, run
 from normcheck.analysis.headroom import headroom
+from normcheck.analysis.policy import EVERYTHING, Policy
 from normcheck.analysis.rule import Case
 from normcheck.analysis.rules import findings_of, verdict_of
 from normcheck.analysis.safe_magnitude import safe_magnitude
@@ -49,6 +50,14 @@ class Plan:
     labels: Labels
 
 
+class Outcome(NamedTuple):
+    """A result, its findings, and how many more there are that were deselected."""
+
+    result: Result
+    findings: list[Finding]
+    ignored: int
+
+
 _MEASURING, _SEARCHING = 0.3, 0.7
 """Shares of the progress bar: the run itself, and the search for the safe scale."""
 
@@ -61,16 +70,17 @@ def assemble(
     jobs: int | None = None,
     progress: Callable[[float], None] | None = None,
     search: bool = True,
-) -> list[tuple[Result, list[Finding]]]:
+    policy: Policy = EVERYTHING,
+) -> list[Outcome]:
     """Run a study and return, for each implementation, the result and its findings.
 
     search: also look for the safe scale and magnitude, which takes most of the time; without, and of a view that
-    nobody asked for, they are None.
+    nobody asked for, they are None. policy: which findings count, and from which thresholds on.
     """
     report = progress or (lambda _fraction: None)
-    study = replace(study, source=Remembered(study.source))
+    study, limits = replace(study, source=Remembered(study.source)), policy.limits(labels.layer)
     block = run(study, jobs=jobs, progress=lambda f: report(_MEASURING * f))
-    out = []
+    out: list[Outcome] = []
     for place, (runner, totals) in enumerate(zip(study.runners, block.totals, strict=True)):
 
         def searching(fraction: float, place: int = place) -> None:
@@ -78,11 +88,12 @@ def assemble(
 
         room = headroom(totals)
         looks = search and runner.implementation.name not in labels.unasked
-        scale = safe_scale(study, runner, totals, room.overflow_bits, jobs, searching) if looks else None
+        scale = safe_scale(study, runner, totals, room.overflow_bits, limits, jobs, searching) if looks else None
         bound = safe_magnitude(study, runner) if looks else None
         result = _result(study, runner, totals, block.reference, labels, room, scale, bound)
-        findings = findings_of(Case(result, runner.implementation, rounding))
-        out.append((replace(result, verdict=verdict_of(result, findings)), findings))
+        every = findings_of(Case(result, runner.implementation, rounding, limits))
+        findings, ignored = policy.judged(every, as_notes=not result.asked)
+        out.append(Outcome(replace(result, verdict=verdict_of(result, findings)), findings, ignored))
     return out
 
 
@@ -97,6 +108,13 @@ def _result(
     bound: float | None,
 ) -> Result:
     g, tallies = study.grouping, totals.tallies()
+    source = Input(
+        source=labels.source,
+        assumed=labels.assumed,
+        rows=g.groups,
+        elements=g.groups * g.size,
+        exponents=reference.exponents(),
+    )
     return Result(
         layer=labels.layer,
         norm=study.norm.name,
@@ -106,11 +124,11 @@ def _result(
         params=labels.params,
         constant=labels.constant,
         k=labels.k,
-        shape=Shape(groups=g.groups, size=g.size),
+        shape=Shape(groups=g.groups, size=g.size, row=study.norm.row_noun),
         eps=study.eps,
         eps_on=study.norm.statistic.eps_on,
         eps_source=labels.eps_source,
-        input=Input(source=labels.source, assumed=labels.assumed, rows=g.groups, elements=g.groups * g.size),
+        input=source,
         steps=tuple(total.step(name) for name, total in totals.steps.items()),
         overflow=tallies["overflow"],
         underflow=tallies["underflow"],

@@ -1,4 +1,4 @@
-"""Rules about range: what is infinite, collapses, overflows, or is lost for being small."""
+"""Rules about what is too large: non-finite and collapsed rows, headroom, parameters, inputs and counts."""
 
 from __future__ import annotations
 
@@ -9,29 +9,39 @@ from normcheck.analysis.rule import (
     KEEP_PARAMETERS,
     KEEP_WIDE,
     MEND_THE_FILE,
-    SUM_OTHERWISE,
+    SCALE_DOWN,
     Case,
     Hit,
+    Published,
     Rule,
     breaks_any_input,
+    channels,
+    directed,
+    keep_parameters,
+    measure,
+    reaches_float32,
     remedy,
     rows,
     share,
 )
-from normcheck.arithmetic.formats import format_named
-from normcheck.arithmetic.rounding import Mode, round_to
+from normcheck.arithmetic.rounding import round_to
+from normcheck.results import Measure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from normcheck.results import Severity
 
 
 def _nonfinite(case: Case) -> Iterator[Hit]:
     count = case.result.rows.nonfinite - case.result.rows.infinite_input
     if count:
-        message = f"{rows(case, count)} have NaN or infinite outputs"
-        yield Hit(case.suspect, message, fix=remedy(case), fact=breaks_any_input(case))
+        parameters = breaks_any_input(case)  # then no step is to blame
+        yield Hit(
+            None if parameters else case.suspect,
+            f"{rows(case, count)} have NaN or infinite outputs",
+            fix=remedy(case, case.suspect),
+            fact=parameters,
+            measure=measure("rows.nonfinite", count),
+        )
 
 
 def _collapsed(case: Case) -> Iterator[Hit]:
@@ -46,15 +56,27 @@ def _collapsed(case: Case) -> Iterator[Hit]:
     elif step and step.overflow:
         cause = f"; {step.step}: {share(step.overflow, step.operations)} overflow {step.format}"
     message = f"{rows(case, count)} collapse to beta, every output finite{cause}"
-    yield Hit(case.suspect, message, fix=remedy(case), fact=fact)
+    fix = remedy(case, case.suspect)
+    yield Hit(case.suspect, message, fix=fix, fact=fact, measure=measure("rows.collapsed", count))
 
 
-def _infinite_input(case: Case) -> Iterator[Hit]:
-    count = case.result.rows.infinite_input
-    if count:
-        load = case.step("load")
-        beyond = f"; load: {share(load.overflow, load.operations)} overflow {load.format}" if load else ""
-        yield Hit("load", f"{rows(case, count)} have infinite input: the norm is not at fault{beyond}")
+def _little_headroom(case: Case) -> Iterator[Hit]:
+    bits, step = case.result.headroom.overflow_bits, case.result.headroom.overflow_step
+    if bits is None or bits >= case.limits.headroom_bits or case.result.rows.bad:
+        return
+    room = f"{bits:.3g} bit is left before it overflows" if bits >= 0 else f"overflows by {-bits:.3g} bit"
+    yield Hit(
+        step,
+        f"{step}: {room} (input scale x {2.0**bits:.3g})",
+        fix=_lower(remedy(case, step)),
+        measure=Measure(
+            name="headroom.overflow_bits", value=bits, limit=case.limits.headroom_bits, worse="lower", unit="bits"
+        ),
+    )
+
+
+def _lower(fix: str | None) -> str | None:
+    return fix if fix in (None, INPUT_TOO_LARGE, SCALE_DOWN) else f"scale the input down, or {fix}"
 
 
 def _beyond(case: Case) -> Iterator[Hit]:
@@ -68,115 +90,43 @@ def _beyond(case: Case) -> Iterator[Hit]:
         )
         place = f", as in channel {facts.worst}" if facts.worst is not None else ""
         message = f"{share(facts.beyond, facts.of)} parameters are beyond {facts.format} ({' and '.join(kinds)}){place}"
-        yield Hit(None, message, fact=True)
+        figure = measure("parameters.beyond", facts.beyond, unit="parameters")
+        yield Hit(None, message, fix=keep_parameters(facts.format), fact=True, measure=figure)
     if facts.folded_beyond and case.result.mode == "eval":
-        message = f"folded into scale and shift, {_channels(facts.folded_beyond, 'is', 'are')} beyond {facts.format}"
-        yield Hit(None, message, "warning", "keep folded scales and shifts in float32", fact=True)
-    for count, what in ((facts.nonfinite, "infinite or NaN"), (facts.negative, "negative running variances")):
+        message = f"folded into scale and shift, {channels(facts.folded_beyond, 'is', 'are')} beyond {facts.format}"
+        figure = measure("parameters.folded_beyond", facts.folded_beyond, unit="channels")
+        yield Hit(None, message, "warning", "keep folded scales and shifts in float32", fact=True, measure=figure)
+    for name, count, what in (
+        ("nonfinite", facts.nonfinite, "infinite or NaN"),
+        ("negative", facts.negative, "negative running variances"),
+    ):
         if count:
             message = f"{share(count, facts.of)} parameters are {what} in the file itself"
-            yield Hit(None, message, fix=MEND_THE_FILE, fact=True)
+            figure = measure(f"parameters.{name}", count, unit="parameters")
+            yield Hit(None, message, fix=MEND_THE_FILE, fact=True, measure=figure)
 
 
-def _channels(count: int, one: str, many: str) -> str:
-    return f"1 channel {one}" if count == 1 else f"{count} channels {many}"
-
-
-def _lost_parameters(case: Case) -> Iterator[Hit]:
-    facts = case.result.parameters
-    if facts is None:
-        return
-    if facts.flushed:
-        yield Hit(None, f"{share(facts.flushed, facts.weights)} gamma become 0 in {facts.format}", fact=True)
-    if facts.folded_flushed and case.result.mode == "eval":
-        lost = _channels(facts.folded_flushed, "has", "have")
-        message = f"folded into scale and shift, {lost} a scale of 0 in {facts.format}"
-        yield Hit(None, message, fix="keep folded scales and shifts in float32", fact=True)
-    if (facts.scale_change or 0.0) > case.limits.parameter_change:
-        message = (
-            f"rounding to {facts.format} changes gamma / sqrt(var + eps) by {100 * (facts.scale_change or 0):.3g} %"
+def _infinite_input(case: Case) -> Iterator[Hit]:
+    count = case.result.rows.infinite_input
+    if count:
+        load = case.step("load")
+        beyond = f"; load: {share(load.overflow, load.operations)} overflow {load.format}" if load else ""
+        yield Hit(
+            "load",
+            f"{rows(case, count)} have infinite input: the norm is not at fault{beyond}",
+            fix=SCALE_DOWN if load is not None and reaches_float32(load.format) else None,
+            measure=measure("rows.infinite_input", count),
         )
-        yield Hit(None, f"{message} in channel {facts.worst}", fact=True)
-    if (facts.shift or 0.0) > case.limits.parameter_change:
-        message = f"rounding to {facts.format} moves the running mean by {facts.shift:.3g} deviations"
-        yield Hit(None, f"{message} in channel {facts.worst}", fact=True)
-
-
-def _saved_overflow(case: Case) -> Iterator[Hit]:
-    step = case.step("saved")
-    if step is not None and step.overflow:
-        yield Hit("saved", f"{share(step.overflow, step.operations)} saved statistics overflow {step.format}")
-
-
-def _little_headroom(case: Case) -> Iterator[Hit]:
-    bits, step = case.result.headroom.overflow_bits, case.result.headroom.overflow_step
-    if bits is not None and bits < case.limits.headroom_bits and not case.result.rows.bad:
-        room = f"{bits:.3g} bit is left before it overflows" if bits >= 0 else f"overflows by {-bits:.3g} bit"
-        yield Hit(step, f"{step}: {room} (input scale x {2.0**bits:.3g})", fix=_lower(remedy(case)))
-
-
-def _lower(fix: str | None) -> str | None:
-    return fix if fix is None or fix == INPUT_TOO_LARGE else f"scale the input down, or {fix}"
 
 
 def _count(case: Case) -> Iterator[Hit]:
     step, n = case.step("count"), case.result.shape.size
     if step is None or case.result.norm.endswith(("topk-uncentred", "weight-l2")):  # those take k, or the root of n
         return
-    rounded = float(round_to(float(n), step.format, rounding=_directed(case), seed=case.rounding.seed))
+    rounded = float(round_to(float(n), step.format, rounding=directed(case), seed=case.rounding.seed))
     if not abs(rounded - n) <= case.limits.count_error * n:  # also where it is NaN
-        yield Hit("count", f"n = {n} becomes {rounded:g} in {step.format}")
-
-
-def _directed(case: Case) -> Mode:
-    return "nearest-even" if case.rounding.mode == "stochastic" else case.rounding.mode
-
-
-def _eps_rounded(case: Case) -> float | None:
-    """Eps in the format that it is added in; None where the norm has no eps step."""
-    step = case.step("eps")
-    if step is None or case.result.eps == 0.0:
-        return None
-    eps = max(case.result.eps, case.implementation.eps_min)
-    return float(round_to(eps, step.format, rounding=_directed(case), ftz=case.rounding.ftz, daz=case.rounding.daz))
-
-
-def _eps_zero(case: Case) -> Iterator[Hit]:
-    rounded, step = _eps_rounded(case), case.step("eps")
-    if rounded == 0.0 and step is not None:
-        flat = case.result.statistic.zero_rows
-        why = "is flushed to 0" if case.rounding.ftz else "rounds to 0"
-        severity: Severity = "error" if flat else "warning"
-        without = f", and {rows(case, flat)} have no variance: 0/0" if flat else ""
-        fact = not flat or case.result.mode == "eval"
-        yield Hit("eps", f"eps {case.result.eps:g} {why} in {step.format}{without}", severity, fact=fact)
-
-
-def _eps_subnormal(case: Case) -> Iterator[Hit]:
-    rounded, step = _eps_rounded(case), case.step("eps")
-    if rounded and step is not None and abs(rounded) < format_named(step.format).min_normal:
-        yield Hit(
-            "eps",
-            f"eps {case.result.eps:g} is subnormal in {step.format} ({rounded:.6g}): gone where subnormals are flushed",
-            fact=True,
-        )
-
-
-def _statistic_underflow(case: Case) -> Iterator[Hit]:
-    flushed, amplified = case.result.statistic.flushed_rows, case.result.rows.amplified
-    if case.result.mode == "eval":
-        flushed = 0  # a running variance of 0 beside eps does no harm by itself: amplified rows tell
-    if not flushed and not amplified:
-        return
-    step = next(
-        (row.first_bad_step for row in case.result.worst_rows if row.kind == "amplified" and row.first_bad_step), None
-    )
-    parts = [f"{rows(case, flushed)} have a statistic of 0 that is not 0"] * bool(flushed)
-    parts += [f"{rows(case, amplified)} are amplified (divisor under half of what it should be)"] * bool(amplified)
-    stagnates = any((step.lost_mass or 0.0) > case.limits.lost_mass_error for step in case.result.steps)
-    fixed = case.result.mode == "eval"  # there the divisor comes from the file alone
-    fix = SUM_OTHERWISE if stagnates else KEEP_PARAMETERS if fixed else None
-    yield Hit(step or case.result.headroom.underflow_step, "; ".join(parts), fix=fix, fact=fixed)
+        figure = measure("steps.count.error", abs(rounded - n) / n, case.limits.count_error, "ratio")
+        yield Hit("count", f"n = {n} becomes {rounded:g} in {step.format}", measure=figure)
 
 
 RANGE_RULES: tuple[Rule, ...] = (
@@ -185,9 +135,17 @@ RANGE_RULES: tuple[Rule, ...] = (
         slug="non-finite-output",
         title="Non-finite output",
         severity="error",
+        detects="some row of the output has a NaN or an infinity (`rows.nonfinite` above 0), and its input had none",
         why="NaN and infinities spread through every later layer.",
+        published=Published(
+            "TensorFlow on DirectML: batch norms of mixed_float16 models overflowed inside; training gave NaN or did "
+            "not converge, until they ran in float32",
+            "https://github.com/microsoft/tensorflow-directml-plugin/pull/321",
+        ),
         fix=KEEP_WIDE,
-        accuracy=False,
+        bad="normcheck simulate --norm layer-l2 --shape 8,1024 --implementation pure --mean 100",
+        good="normcheck simulate --norm layer-l2 --shape 8,1024 --implementation pure --mean 10",
+        figures=("rows.nonfinite",),
         check=_nonfinite,
     ),
     Rule(
@@ -195,10 +153,19 @@ RANGE_RULES: tuple[Rule, ...] = (
         slug="silent-collapse",
         title="Silent collapse",
         severity="error",
+        detects="every output of some row equals beta, where the exact row, rounded, does not "
+        "(`rows.collapsed` above 0)",
         why="An infinite statistic or a reciprocal flushed to zero turns whole rows into beta, and nothing non-finite "
         "leaves the layer.",
+        published=Published(
+            "ONNX Runtime WebGPU, whisper-small: from layer 7 on the squares of a decomposed LayerNorm overflow "
+            "float16, rows become their bias, and the output has neither Inf nor NaN",
+            "https://github.com/microsoft/onnxruntime/issues/31626",
+        ),
         fix=KEEP_WIDE,
-        accuracy=False,
+        bad="normcheck simulate --norm layer-l2 --shape 8,1024 --implementation pure --std 100",
+        good="normcheck simulate --norm layer-l2 --shape 8,1024 --implementation pure --std 1",
+        figures=("rows.collapsed",),
         check=_collapsed,
     ),
     Rule(
@@ -206,9 +173,19 @@ RANGE_RULES: tuple[Rule, ...] = (
         slug="little-headroom",
         title="Little headroom",
         severity="warning",
+        detects="the input's scale may grow by less than `headroom_bits` bits before a step overflows, "
+        "and no row is bad yet",
         why="A slightly larger input overflows.",
+        published=Published(
+            "ONNX Runtime CUDA, Qwen3-VL-2B in float16: the largest activation grows from 1.9 in layer 0 to 107.5 in "
+            "layer 22; in layer 23 the sum of squares overflows, and all is NaN",
+            "https://github.com/microsoft/onnxruntime/pull/28442",
+        ),
         fix="scale the input down, or " + KEEP_WIDE,
-        accuracy=False,
+        bad="normcheck simulate --norm layer-l2 --shape 8,1024 --implementation pure --std 6",
+        good="normcheck simulate --norm layer-l2 --shape 8,1024 --implementation pure --std 1",
+        thresholds=("headroom_bits",),
+        figures=("headroom.overflow_bits",),
         check=_little_headroom,
     ),
     Rule(
@@ -216,9 +193,20 @@ RANGE_RULES: tuple[Rule, ...] = (
         slug="parameter-range",
         title="Parameter or running statistic beyond the format",
         severity="error",
+        detects="a gamma, beta or running statistic becomes infinite, or is clipped, in the format that --params keeps "
+        "it in, or is infinite, NaN or a negative variance in the file; a warning where only the folded scale or "
+        "shift is beyond it",
         why="A running variance that becomes infinite turns its channel into beta, silently.",
+        published=Published(
+            "Core AI's torch converter cast batch norms' parameters to float16: a running_var above 65504 became "
+            "infinite, and the output silently 0",
+            "https://github.com/apple/coreai-torch/pull/54",
+        ),
         fix=KEEP_PARAMETERS,
-        accuracy=False,
+        bad="normcheck analyze data/breast-cancer-mlp.pt --precision fp16 --mode eval --implementation wide",
+        good="normcheck analyze data/breast-cancer-mlp.pt --precision fp16 --mode eval --implementation wide "
+        "--params autocast",
+        figures=("parameters.beyond", "parameters.folded_beyond", "parameters.nonfinite", "parameters.negative"),
         check=_beyond,
     ),
     Rule(
@@ -226,9 +214,17 @@ RANGE_RULES: tuple[Rule, ...] = (
         slug="infinite-input",
         title="Input already infinite",
         severity="warning",
+        detects="some row's output is not finite because its input was not, once it was loaded "
+        "(`rows.infinite_input` above 0)",
         why="The value was lost before the norm: no kernel of the norm can bring it back.",
+        published=Published(
+            "vLLM, Gemma 3 in float16: the sum that enters the norm is beyond 65504, and every token id comes out as 0",
+            "https://github.com/vllm-project/vllm/pull/17364",
+        ),
         fix=INPUT_TOO_LARGE,
-        accuracy=False,
+        bad="normcheck simulate --norm layer-l2 --shape 8,1024 --implementation wide --std 30000 --precision fp16",
+        good="normcheck simulate --norm layer-l2 --shape 8,1024 --implementation wide --std 30000 --precision bf16",
+        figures=("rows.infinite_input",),
         check=_infinite_input,
     ),
     Rule(
@@ -236,59 +232,20 @@ RANGE_RULES: tuple[Rule, ...] = (
         slug="element-count",
         title="Element count not representable",
         severity="error",
+        detects="n, rounded to the format of the count, is off by more than `count_error` of itself; in float16 it is "
+        "infinite from 65520 on",
         why="Sums are divided by a wrong n, or by infinity.",
+        published=Published(
+            "ExecuTorch's group norm cast the element count to the input's type, which overflows float16 or loses "
+            "precision",
+            "https://github.com/pytorch/executorch/pull/16727",
+        ),
         fix="count in float32, or take a mean of means (implementation `pure-scaled`)",
+        bad="normcheck simulate --norm layer-l2 --shape 1,65600 --implementation pure --std 0.1",
+        good="normcheck simulate --norm layer-l2 --shape 1,65500 --implementation pure --std 0.1",
+        thresholds=("count_error",),
+        figures=("steps.count.error",),
         accuracy=True,
         check=_count,
-    ),
-    Rule(
-        code="NC201",
-        slug="eps-zero",
-        title="Eps rounds to zero",
-        severity="warning",
-        why="A row without variance becomes 0/0.",
-        fix="use --eps 1e-4 or larger, or keep eps in float32",
-        accuracy=False,
-        check=_eps_zero,
-    ),
-    Rule(
-        code="NC202",
-        slug="eps-subnormal",
-        title="Eps subnormal",
-        severity="note",
-        why="Hardware that flushes subnormals takes it for zero.",
-        fix="use --eps 1e-4 or larger, or keep eps in float32",
-        accuracy=False,
-        check=_eps_subnormal,
-    ),
-    Rule(
-        code="NC203",
-        slug="statistic-underflow",
-        title="Statistic underflows",
-        severity="error",
-        why="Rows are divided by the root of eps instead of by their deviation.",
-        fix="scale the input up, or " + KEEP_WIDE,
-        accuracy=True,
-        check=_statistic_underflow,
-    ),
-    Rule(
-        code="NC204",
-        slug="parameters-flushed",
-        title="Parameters flushed to zero, or moved by rounding",
-        severity="warning",
-        why="A gamma of 0 switches its channel off; a mean that moves by a share of the deviation shifts every output.",
-        fix=KEEP_PARAMETERS,
-        accuracy=True,
-        check=_lost_parameters,
-    ),
-    Rule(
-        code="NC205",
-        slug="saved-overflow",
-        title="Saved reciprocal deviation overflows",
-        severity="warning",
-        why="The forward pass is right, and the gradients are infinite.",
-        fix="save the statistics in float32, or use a larger --eps",
-        accuracy=False,
-        check=_saved_overflow,
     ),
 )

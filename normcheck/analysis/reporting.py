@@ -10,10 +10,27 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from normcheck import __version__
-from normcheck.results import FORMAT, Advice, Finding, FindingCounts, LayerFacts, Report, Result, Skipped, Summary, Tool
+from normcheck.analysis.rules import facts_of
+from normcheck.arithmetic.formats import format_named
+from normcheck.results import (
+    FORMAT,
+    SEVERITIES,
+    Advice,
+    Finding,
+    FindingCounts,
+    FormatFacts,
+    LayerFacts,
+    Report,
+    Result,
+    Skipped,
+    Summary,
+    Tool,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from normcheck.arithmetic.formats import Format
 
 
 def report_of(
@@ -27,9 +44,9 @@ def report_of(
     layers: Sequence[LayerFacts] = (),
     advice: Sequence[Advice] = (),
     unreadable: Sequence[Skipped] = (),
+    ignored: int = 0,
 ) -> Report:
     """Return the report of a command, with its counts and the environment it ran in."""
-    counts = {s: sum(f.severity == s for f in findings) for s in ("error", "warning", "note")}
     return Report(
         format=FORMAT,
         tool=Tool(name="normcheck", version=__version__),
@@ -39,10 +56,35 @@ def report_of(
         results=tuple(results),
         findings=tuple(findings),
         skipped=tuple(skipped),
-        summary=Summary(layers=len(layers), results=len(results), findings=FindingCounts(**counts)),
+        summary=Summary(layers=len(layers), results=len(results), findings=counts_of(findings), ignored=ignored),
         layers=tuple(layers),
         advice=tuple(advice),
         unreadable=tuple(unreadable),
+        rules=facts_of(),
+        formats=_formats(results),
+    )
+
+
+def counts_of(findings: Sequence[Finding]) -> FindingCounts:
+    """Return how many findings there are of each severity."""
+    return FindingCounts(**{s: sum(f.severity == s for f in findings) for s in SEVERITIES})
+
+
+def _formats(results: Sequence[Result]) -> tuple[FormatFacts, ...]:
+    """Return the formats of elements and steps, in the order in which they occur."""
+    names = dict.fromkeys(name for r in results for name in (r.precision, *(step.format for step in r.steps)))
+    return tuple(dict.fromkeys(_format_facts(format_named(name)) for name in names))
+
+
+def _format_facts(form: Format) -> FormatFacts:
+    return FormatFacts(
+        name=form.name,
+        label=form.label,
+        precision=form.precision,
+        min_subnormal=form.min_subnormal,
+        min_normal=form.min_normal,
+        max_finite=form.max_finite,
+        overflow_threshold=form.overflow_threshold,
     )
 
 

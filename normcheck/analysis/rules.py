@@ -6,15 +6,19 @@ from typing import TYPE_CHECKING
 
 from normcheck.analysis.accuracy_rules import ACCURACY_RULES
 from normcheck.analysis.layer_rules import LAYER_RULES
+from normcheck.analysis.policy import Policy, policy_of
 from normcheck.analysis.range_rules import RANGE_RULES
-from normcheck.analysis.rule import Case, Hit, Rule, absolute_norm
+from normcheck.analysis.rule import PLACEHOLDERS, Case, Hit, Rule, absolute_norm
+from normcheck.analysis.underflow_rules import UNDERFLOW_RULES
 from normcheck.errors import unknown_name
-from normcheck.results import Finding, LayerFacts, Result, Skipped, Verdict
+from normcheck.results import Finding, LayerFacts, Result, RuleFacts, Skipped, Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from normcheck.results import Severity
 
-RESULT_RULES: tuple[Rule, ...] = (*RANGE_RULES, *ACCURACY_RULES)
+RESULT_RULES: tuple[Rule, ...] = (*RANGE_RULES, *UNDERFLOW_RULES, *ACCURACY_RULES)
 RULES: tuple[Rule, ...] = (*RESULT_RULES, *LAYER_RULES)
 
 
@@ -29,6 +33,33 @@ def rule_named(code: str) -> Rule:
     if found is None:
         raise unknown_name("rule", code, [rule.code.lower() for rule in RULES], "normcheck rules")
     return found
+
+
+def policy(
+    select: Sequence[str],
+    ignore: Sequence[str],
+    severity: Mapping[str, str] | Sequence[tuple[str, str]],
+    thresholds: Mapping[str, float] | Sequence[tuple[str, float]],
+) -> Policy:
+    """Return which of all rules are in force, and how: see `normcheck.analysis.policy.policy_of`."""
+    codes = [rule.code for rule in RULES]
+    return policy_of(codes, select=select, ignore=ignore, severity=severity, thresholds=thresholds)
+
+
+def facts_of(rules: Sequence[Rule] = RULES) -> tuple[RuleFacts, ...]:
+    """Return what a report says of its rules."""
+    return tuple(
+        RuleFacts(
+            code=rule.code,
+            slug=rule.slug,
+            title=rule.title,
+            severity=rule.severity,
+            why=rule.why,
+            fix=rule.fix.format(**PLACEHOLDERS),
+            documentation=rule.anchor,
+        )
+        for rule in rules
+    )
 
 
 def findings_of(case: Case) -> list[Finding]:
@@ -53,11 +84,13 @@ def _finding(case: Case, rule: Rule, hit: Hit) -> Finding:
         norm=result.norm,
         precision=result.precision,
         implementation=result.implementation,
+        params=result.params,
         mode=result.mode,
         step=hit.step,
         message=hit.message,
         fix=(hit.fix or rule.fix).format_map(words),
         assumed=assumed,
+        measure=hit.measure,
     )
 
 
@@ -86,6 +119,7 @@ def _layer_finding(rule: Rule, hit: Hit, layer: str, norm: str) -> Finding:
         message=hit.message,
         fix=hit.fix or rule.fix,
         assumed=False,
+        measure=hit.measure,
     )
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from normcheck.analysis.study import Runner, Study
+    from normcheck.analysis.thresholds import Thresholds
 
 RESOLUTION = 2.0**-8
 """Bits to which an end of the interval is found."""
@@ -39,13 +40,13 @@ def _nearest_to_trouble(extents: list[Extent]) -> list[int]:
 class _Search:
     """Clean or not, by factor; remembers what was asked, and which blocks failed."""
 
-    def __init__(self, study: Study, runner: Runner, measured: Totals, jobs: int | None) -> None:
-        self.study, self.runner = study, runner
+    def __init__(self, study: Study, runner: Runner, measured: Totals, limits: Thresholds, jobs: int | None) -> None:
+        self.study, self.runner, self.limits = study, runner, limits
         self.blocks = study.blocks()
         whole = study.grouping.groups * study.grouping.size <= _FEW_ELEMENTS
         self.sample = list(range(len(self.blocks))) if whole else _nearest_to_trouble(measured.extents)
         self.workers = min(jobs or os.cpu_count() or 1, len(self.blocks))
-        self._known: dict[float, bool] = {0.0: _is_clean(measured)}
+        self._known: dict[float, bool] = {0.0: _is_clean(measured, limits)}
 
     def clean(self, bits: float) -> bool:
         """Whether the sample of blocks is clean at the factor 2**bits."""
@@ -73,7 +74,7 @@ class _Search:
                     self.sample.append(place)
                 return False
             total.merge(totals)
-        return _is_clean(total)
+        return _is_clean(total, self.limits)
 
     def _totals(self, study: Study, places: list[int]) -> Iterator[Totals]:
         def one(place: int) -> Totals:
@@ -87,9 +88,9 @@ class _Search:
                 yield from pool.map(one, places[start : start + 2 * self.workers])
 
 
-def _is_clean(totals: Totals) -> bool:
+def _is_clean(totals: Totals, limits: Thresholds) -> bool:
     deviation = totals.deviation()
-    silent = deviation_severity(deviation.relative_rms, deviation.ideal.relative_rms) is None
+    silent = deviation_severity(deviation.relative_rms, deviation.ideal.relative_rms, limits) is None
     return silent and not totals.overflows and not totals.kinds[1:].any()
 
 
@@ -98,6 +99,7 @@ def safe_scale(
     runner: Runner,
     measured: Totals,
     overflow_bits: float | None,
+    limits: Thresholds,
     jobs: int | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> tuple[float, float] | None:
@@ -105,12 +107,12 @@ def safe_scale(
 
     Clean: no overflow in any step, no bad row, deviation (NC301) silent. The ends are found by bisection to 2**-8
     bits, starting from the headroom; low is 0 where nothing fails however small the input. measured: the totals at
-    the factor 1.
+    the factor 1. limits: thresholds of NC301.
     """
     report = progress or (lambda _fraction: None)
     if any(total.degree == 0 and total.counts[0] for total in measured.steps.values()):
         return None  # what overflows without regard to the scale (n itself) no factor can mend
-    search = _Search(study, runner, measured, jobs)
+    search = _Search(study, runner, measured, limits, jobs)
     start = _nearest_clean(search, overflow_bits)
     report(0.2)
     if start is None or not search.confirm(start):

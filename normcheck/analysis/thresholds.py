@@ -15,11 +15,11 @@ class Thresholds:
 
     headroom_bits: overflow headroom below which there is little (NC103). count_error: relative error of the rounded
     element count (NC106). deviation_ideal, deviation: relative rms error, as a multiple of the ideal and absolute
-    (NC301). lost_mass_warning, lost_mass_error: NC302. variance_bits: right leading bits that a one-pass variance
-    must keep (NC303). coherent: gain and offset in units of roundoff of the io format (NC304). parameter_change: what
-    rounding may do to gamma / sqrt(var + eps), relative, and to the running mean, in deviations (NC204).
-    stalled_update: the change of a batch's mean, in deviations, or variance, relative, that the running statistics may
-    miss (NC305).
+    (NC301). lost_mass_warning, lost_mass_error: NC302 fires from the one on, and is an error from the other on.
+    variance_bits: right leading bits that a one-pass variance must keep (NC303). coherent: gain and offset in units of
+    roundoff of the io format (NC304). parameter_change: what rounding may do to gamma / sqrt(var + eps), relative, and
+    to the running mean, in deviations (NC204). stalled_update: the change of a batch's mean, in deviations, or
+    variance, relative, that the running statistics may miss (NC305).
     """
 
     headroom_bits: float = 1.0
@@ -36,6 +36,10 @@ class Thresholds:
 
 DEFAULTS = Thresholds()
 
+EPS_DOMINATES = 0.1
+"""Share of the variance (or statistic) above which eps is said to dominate (NC306): rows are counted by it as they run,
+so that it is no setting."""
+
 _HOPELESS = 2.0
 """A deviation beyond `deviation` is an error only where it is also more than this many times the ideal: in formats of
 2 or 3 significant bits the ideal alone is that large."""
@@ -49,4 +53,4 @@ def deviation_severity(
         return None
     if relative_rms > limits.deviation and relative_rms > _HOPELESS * ideal:
         return "error"
-    return "warning" if 0 < limits.deviation_ideal * ideal < relative_rms else None  # an ideal of 0: float64 itself
+    return "warning" if ideal > 0 and limits.deviation_ideal * ideal < relative_rms else None  # 0: float64 itself

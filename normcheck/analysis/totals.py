@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 WORST_KEPT = 10
-EPS_DOMINATES = 0.1
-"""Share of the variance from which eps is said to dominate."""
 BAD_KINDS: tuple[RowKind, ...] = ("nonfinite", "collapsed", "amplified", "shrunk")
 """Classes of bad rows; the first that matches counts. A row's code is 1 + its index here, 0 for a good row."""
 

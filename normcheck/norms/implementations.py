@@ -191,6 +191,18 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
         ),
         Implementation(name="wide", title="everything in float32 (or wider), rounded once at the store", **_WIDE),  # type: ignore[arg-type]
         Implementation(
+            name="wide-one-pass",
+            title="as wide, variance as E[x^2] - E[x]^2: it may come out negative",
+            variance="one-pass",
+            **_WIDE,  # type: ignore[arg-type]
+        ),
+        Implementation(
+            name="wide-saved-io",
+            title="as wide, mean and 1/s kept for backward in the io format",
+            saved="io",
+            **_WIDE,  # type: ignore[arg-type]
+        ),
+        Implementation(
             name="pure-sequential",
             title="as pure, one accumulator, element after element",
             order=Order("sequential"),

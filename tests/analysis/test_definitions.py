@@ -70,7 +70,7 @@ def assess(
     study = Study(norm, group, io, Given(rows), eps, scale, k, given, stored, (runner,))
     has_constant = kind if norm.has_constant else None
     labels = Labels(None, io.label, mode, params, has_constant, k, "option", "rows of a test", assumed)
-    ((result, findings),) = assemble(study, labels, rounds, jobs=1)
+    ((result, findings, _),) = assemble(study, labels, rounds, jobs=1)
     return result, findings
 
 
@@ -192,7 +192,7 @@ def with_stored_variance(stored, how, *, eps, running, mode):
         (Runner(how, how.machine(io, io, Rounding())),),
     )  # fmt: skip
     labels = Labels(None, "fp16", "eval", "half", None, None, "option", "rows of a test", assumed=False)
-    ((result, _),) = assemble(study, labels, Rounding(), jobs=1)
+    ((result, _, _),) = assemble(study, labels, Rounding(), jobs=1)
     return result
 
 

@@ -247,6 +247,8 @@ GENERIC = {
     "pure-scaled": {"order": Order("blocks", 64)},
     "wide-sum": dict.fromkeys(("mean_sum", "sum", "count", "eps"), "wide"),
     "wide": dict.fromkeys(WIDE_FIELDS, "wide"),
+    "wide-one-pass": dict.fromkeys(WIDE_FIELDS, "wide") | {"variance": "one-pass"},
+    "wide-saved-io": dict.fromkeys(WIDE_FIELDS, "wide") | {"saved": "io"},
     "pure-sequential": {"order": Order("sequential")},
 }
 """docs/numerics.md."""
