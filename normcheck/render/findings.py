@@ -49,6 +49,17 @@ def told(finding: Finding) -> tuple[str, str]:
     return "" if finding.step and message.startswith(finding.step) else at(finding.step), message
 
 
+def left_out(report: Report, width: int) -> Lines:
+    """Return how many findings are not in the report: those deselected, and those that its baseline has."""
+    ignored, known = report.summary.ignored, report.summary.known
+    facts = [
+        f"{ignored} {plural('finding', ignored)} deselected (--select, --ignore)" if ignored else "",
+        f"{known} {plural('finding', known)} known from the baseline" if known else "",
+    ]
+    told = [fact for fact in facts if fact]
+    return paragraph(f"not shown: {', '.join(told)}", width=width, hanging=2) if told else []
+
+
 def skipped(report: Report, width: int) -> Lines:
     """Return what was asked for and not analysed, and why."""
     texts = [f"skipped {inline(item.name)}: {item.reason}" for item in report.skipped]
@@ -83,7 +94,7 @@ def verdict(report: Report, shown: list[Shown], width: int) -> Lines:
         return paragraph("nothing was analysed", width=width)
     worst = shown[0]
     found = found_on(worst.result, report.findings)
-    text = f"{where(worst.result)}: {befell(worst, found)}; {fix_of(found)}"
+    text = f"{where(worst.result)}: {befell(worst, found)}; {fix_of(found, report)}"
     return paragraph(text, width=width, hanging=2, head=worst.result.verdict)
 
 
@@ -92,9 +103,10 @@ def found_on(result: Result, every: Iterable[Finding]) -> list[Finding]:
     return sorted((finding for finding in every if concerns(finding, result)), key=remedy)
 
 
-def fix_of(found: list[Finding]) -> str:
-    """Return the fix of the worst finding that has one."""
-    return next((finding.fix for finding in found if finding.fix), "nothing to change")
+def fix_of(found: list[Finding], report: Report) -> str:
+    """Return the fix of the worst finding that has one; against a baseline what was known is not found."""
+    nothing = "nothing that the baseline does not have" if report.summary.known else "nothing to change"
+    return next((finding.fix for finding in found if finding.fix), nothing)
 
 
 def befell(shown: Shown, found: list[Finding]) -> str:

@@ -75,9 +75,7 @@ def listed(layers: Sequence[str], budget: int) -> str:
     return ", ".join(names[:taken]) + rest
 
 
-def folded(
-    results: Iterable[Result], findings: Iterable[Finding], names: Names, noun: Callable[[str], str]
-) -> list[Shown]:
+def folded(results: Iterable[Result], findings: Iterable[Finding], names: Names) -> list[Shown]:
     """Return the results with those folded into one that behave the same, the worst first.
 
     Layers behave the same whose norm, precision, implementation, mode and verdict are equal, on which the same rules
@@ -92,7 +90,7 @@ def folded(
         rules = tuple(sorted({f.rule for f in about[result.layer] if concerns(f, result)}))
         groups.setdefault((*_behaviour(result), rules), []).append(result)
     ordered = sorted(groups.items(), key=lambda item: min(map(badness, item[1])))
-    return [Shown(merged(group), noun(group[0].norm), _layers(group, names), key[-1]) for key, group in ordered]
+    return [Shown(merged(group), _layers(group, names), key[-1]) for key, group in ordered]
 
 
 def _behaviour(result: Result) -> tuple[Any, ...]:

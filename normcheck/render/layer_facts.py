@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from normcheck.render import steps
+from normcheck.render import steps, strip
 from normcheck.render.figures import figure, number, of
 from normcheck.render.layout import Lines, inline, pairs
-from normcheck.render.places import distinct, where
+from normcheck.render.places import distinct
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -24,14 +24,15 @@ def parts(report: Report, width: int) -> Iterator[Lines]:
     for result in report.results:
         if result.asked:
             of_layer[result.layer].append(result)
+    formats = strip.ranges(report)
     for layer in report.layers:
         results = of_layer[layer.name]
-        yield pairs(_facts(layer, results), width=width)
-        for result in results:
-            yield steps.lines(result, where(result), width=width)
+        yield pairs(facts_of(layer, results), width=width)
+        yield from steps.parts(results, formats, width=width)
 
 
-def _facts(layer: LayerFacts, results: Iterable[Result]) -> list[tuple[str, str]]:
+def facts_of(layer: LayerFacts, results: Iterable[Result]) -> list[tuple[str, str]]:
+    """Return the facts of a layer as titles and values, with what casting does to it in each of some results."""
     doubt = f"; might be {', '.join(layer.might_be)}: --kind says which" if layer.might_be else ""
     groups = f" in {layer.num_groups} groups{_assumed(layer, 'num_groups')}" if layer.num_groups is not None else ""
     others = [name for name in layer.assumed if name not in ("eps", "num_groups")]
@@ -45,7 +46,7 @@ def _facts(layer: LayerFacts, results: Iterable[Result]) -> list[tuple[str, str]
         ("eps", f"{number(layer.eps)} ({_EPS.get(layer.eps_source, 'assumed: --eps says what it is')})"),
         ("assumed", ", ".join(others)),
         ("stored in", layer.stored or "no parameters"),
-        ("cast to", "\n".join(distinct(_cast(result.parameters) for result in results if result.parameters))),
+        ("cast to", "\n".join(distinct(cast(result.parameters) for result in results if result.parameters))),
     ]
     return [(title, value) for title, value in facts if value]
 
@@ -54,7 +55,7 @@ def _assumed(layer: LayerFacts, name: str) -> str:
     return " (assumed)" if name in layer.assumed else ""
 
 
-def _cast(facts: ParameterFacts) -> str:
+def cast(facts: ParameterFacts) -> str:
     """Return what the format of the parameters does to them."""
     beyond = f"{of(facts.beyond, facts.of)} numbers beyond it"
     running = f" ({facts.beyond_running_var} running variances)" if facts.beyond_running_var else ""

@@ -14,7 +14,7 @@ from normcheck.render.places import Shown, distinct, kernel, plural, where, whol
 from normcheck.results import VERDICTS, Finding, Report, Result, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from normcheck.render.folding import Names
 
@@ -25,7 +25,7 @@ _FEW = 3
 # ------------------------------------------------------------------------------------- the view not asked for
 
 
-def unasked(report: Report, names: Names, noun: Callable[[str], str], width: int) -> Lines:
+def unasked(report: Report, names: Names, width: int) -> Lines:
     """Return how the layers fare where the runtime computes norms in the precision itself: a line each precision."""
     views: dict[tuple[str, str], list[Result]] = defaultdict(list)
     for result in report.results:
@@ -37,7 +37,7 @@ def unasked(report: Report, names: Names, noun: Callable[[str], str], width: int
         worst = worst_first(results)[0]
         if worst.verdict != "ok":
             found = [finding for finding in found_on(worst, report.findings) if finding.implementation]
-            text += f"; worst {where(worst)}: {befell(Shown(worst, noun(worst.norm)), found)}"
+            text += f"; worst {where(worst)}: {befell(Shown(worst), found)}"
         lines += paragraph(text, width=width, hanging=2)
     tried = [item.evidence for item in report.advice if not item.asked]
     lines += [line for text in tried if lines for line in paragraph(text, width=width, hanging=2)]
@@ -183,7 +183,7 @@ def unseen(asked: Sequence[Result], width: int) -> Lines:
     return paragraph(text, width=width, hanging=2)
 
 
-def verdict(report: Report, names: Names, noun: Callable[[str], str], width: int) -> Lines:
+def verdict(report: Report, names: Names, width: int) -> Lines:
     """Return the verdict in a sentence: how many layers, the worst of them, what befell it, and the remedy."""
     asked = [result for result in report.results if result.asked]
     if not asked:
@@ -193,7 +193,7 @@ def verdict(report: Report, names: Names, noun: Callable[[str], str], width: int
     worst = worst_first(asked)[0]
     found = found_on(worst, report.findings)
     serious = [finding for finding in found if finding.severity != "note"]
-    advised = next((item.title for item in report.advice if item.asked and head != "ok"), fix_of(serious))
+    advised = next((item.title for item in report.advice if item.asked and head != "ok"), fix_of(serious, report))
     counts = ", ".join([f"in {names.count(many)}", *(f"{other} in {more}" for other, more in others)])
-    text = f"{counts}; worst {where(worst)}: {befell(Shown(worst, noun(worst.norm)), found)}; {advised}"
+    text = f"{counts}; worst {where(worst)}: {befell(Shown(worst), found)}; {advised}"
     return paragraph(text, width=width, hanging=2, head=head)

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 Row = TypeVar("Row")
 Lines = list[Text]
@@ -31,6 +31,7 @@ STYLES = {
     "warning": "yellow",
     "note": "cyan",
     "unreadable": "bold red",
+    "worse": "bold red",
 }
 """Colours of the words that judge. The word is always printed: no meaning is in the colour alone."""
 
@@ -69,11 +70,18 @@ class Layout(Generic[Row]):
 
 def page(parts: Iterable[Lines], *, color: bool) -> str:
     """Return the parts one under the other, a blank line between; a part without lines leaves no trace."""
-    filled = [part for part in parts if part]
-    lines = [line for index, part in enumerate(filled) for line in ([Text("")] * bool(index) + part)]
-    for line in lines:
-        line.rstrip()
-    return _colored(lines) if color else "".join(f"{line.plain}\n" for line in lines)
+    return "".join(pieces(parts, color=color))
+
+
+def pieces(parts: Iterable[Lines], *, color: bool) -> Iterator[str]:
+    """Yield the text of a page, each part as soon as it is there."""
+    gap: Lines = []
+    for part in filter(None, parts):
+        lines = gap + part
+        for line in lines:
+            line.rstrip()
+        yield _colored(lines) if color else "".join(f"{line.plain}\n" for line in lines)
+        gap = [Text("")]
 
 
 def table(rows: Sequence[Row], layouts: Sequence[Layout[Row]], *, width: int) -> Lines:
@@ -189,11 +197,15 @@ def _stacked(layout: Layout[Row], texts: Sequence[str], widths: Sequence[int], s
     ]
     lines = []
     for across in zip_longest(*parts, fillvalue=""):
-        line = Text()
+        plain, spans = "", []
         for index, (text, each) in enumerate(zip(across, widths, strict=True)):
             blanks = " " * (each - cell_len(text))
-            line.append(_GAP if index else "").append(blanks if columns[index].right else "")
-            line.append(text, style or STYLES.get(text, "")).append("" if columns[index].right else blanks)
+            begin = f"{plain}{_GAP if index else ''}{blanks if columns[index].right else ''}"
+            spans.append((style or STYLES.get(text, ""), len(begin), len(begin) + len(text)))
+            plain = begin + text + ("" if columns[index].right else blanks)
+        line = Text(plain)
+        for name, start, end in spans:
+            line.stylize(name, start, end)
         lines.append(line)
     return lines
 

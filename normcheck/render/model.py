@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from normcheck.render import layer_facts, layer_findings, premise
+from normcheck.render import changes, layer_facts, layer_findings, premise
 from normcheck.render.cells import layouts_of_layers
+from normcheck.render.findings import left_out
 from normcheck.render.folding import Names, folded
 from normcheck.render.layout import Lines, paragraph, table
 from normcheck.render.places import plural
 from normcheck.results import VERDICTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
     from normcheck.render.places import Shown
     from normcheck.results import Report
@@ -23,26 +24,25 @@ _LEGEND = (
 )
 
 
-def parts(
-    report: Report, noun: Callable[[str], str], width: int, *, with_steps: bool = False, top: int | None = None
-) -> list[Lines]:
-    """Return what the page is made of: see `normcheck.render.table.render` for the arguments."""
+def parts(report: Report, width: int, *, with_steps: bool = False, top: int | None = None) -> Iterator[Lines]:
+    """Yield what the page is made of: see `normcheck.render.table.render` for the arguments."""
     asked = [result for result in report.results if result.asked]
     names = Names([*(layer.name for layer in report.layers), *(r.layer or "-" for r in report.results)])
-    shown = folded(asked, report.findings, names, noun)
+    shown = folded(asked, report.findings, names)
     facts = premise.of_model(report, asked)
-    return [
-        paragraph(facts, width=width, hanging=2, head=report.command) if facts else [],
-        *_rows(shown, names, width, top),
-        *(layer_facts.parts(report, width) if with_steps else []),
-        layer_findings.unasked(report, names, noun, width),
-        layer_findings.findings(report, names, width),
-        *layer_findings.advice(report, width),
-        layer_findings.skipped(report, width),
-        layer_findings.unreadable(report, width),
-        layer_findings.unseen(asked, width),
-        layer_findings.verdict(report, names, noun, width),
-    ]
+    yield paragraph(facts, width=width, hanging=2, head=report.command) if facts else []
+    yield from _rows(shown, names, width, top)
+    if with_steps:
+        yield from layer_facts.parts(report, width)
+    yield layer_findings.unasked(report, names, width)
+    yield layer_findings.findings(report, names, width)
+    yield left_out(report, width)
+    yield from layer_findings.advice(report, width)
+    yield layer_findings.skipped(report, width)
+    yield layer_findings.unreadable(report, width)
+    yield layer_findings.unseen(asked, width)
+    yield from changes.section(report, width)
+    yield layer_findings.verdict(report, names, width)
 
 
 def _rows(shown: list[Shown], names: Names, width: int, top: int | None) -> list[Lines]:

@@ -6,32 +6,36 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from normcheck.render.layout import inline
-from normcheck.results import VERDICTS, Finding, Result, Skipped
+from normcheck.results import VERDICTS, Change, Finding, Result, Skipped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
 class Shown(NamedTuple):
-    """A result, or several layers' results as one, and what its rows are called.
+    """A result, or several layers' results as one.
 
     `layers`: the parts that say which layers it is about; `rules`: codes of the rules that fired on it. Both are empty
     where a result stands for itself.
     """
 
     result: Result
-    noun: str
     layers: tuple[str, ...] = ()
     rules: tuple[str, ...] = ()
 
+    @property
+    def noun(self) -> str:
+        """What its rows are called."""
+        return self.result.shape.row
 
-def where(item: Result | Finding) -> str:
+
+def where(item: Result | Finding | Change) -> str:
     """Return what an item is about: layer, norm, precision, implementation, and mode unless training."""
     layer = inline(item.layer) if item.layer else None
     return " ".join(filter(None, (layer, kernel(item))))
 
 
-def kernel(item: Result | Finding) -> str:
+def kernel(item: Result | Finding | Change) -> str:
     """Return what an item was computed with: norm, precision, implementation, and mode unless training."""
     mode = item.mode if item.mode != "train" else None
     return " ".join(filter(None, (item.norm, item.precision, item.implementation, mode)))

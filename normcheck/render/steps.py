@@ -1,25 +1,40 @@
-"""The steps of one result as a table: what each operation did, in which format."""
+"""The steps of a result as a table: what each operation did, in which format."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from normcheck.render import strip
 from normcheck.render.figures import ABSENT, count, figure
-from normcheck.render.layout import Column, Layout, Lines, page, paragraph, table
+from normcheck.render.layout import Column, Layout, Lines, paragraph, table
+from normcheck.render.places import where
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from normcheck.results import Result, Step
+    from normcheck.results import FormatFacts, Result, Step
 
 
-def render(result: Result, title: str, *, width: int = 80, color: bool = False) -> str:
-    """Return the steps of `result` in the order in which they run, under `title`."""
-    return page([lines(result, title, width=width)], color=color)
+def parts(results: Iterable[Result], formats: Mapping[str, FormatFacts], *, width: int) -> Iterator[Lines]:
+    """Yield the steps of each result in the order in which they run, and a picture of their magnitudes.
+
+    Args:
+        results: those whose steps are shown; nothing is of one whose steps are unknown.
+        formats: their ranges, by name.
+        width: columns that a line may take.
+    """
+    pictured = False
+    for result in results:
+        yield lines(result, where(result), width=width)
+        picture = strip.lines(result, where(result), formats, width=width)
+        pictured = pictured or bool(picture)
+        yield picture
+    if pictured:
+        yield strip.legend(width)
 
 
 def lines(result: Result, title: str, *, width: int) -> Lines:
-    """Return the lines of `render`; none where the steps are unknown."""
+    """Return the table of the steps of a result under its title; none where the steps are unknown."""
     if not result.steps:
         return []
     return [

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from normcheck.render import model, steps
+from normcheck.render import changes, layout, model, steps, strip
 from normcheck.render.cells import layouts
 from normcheck.render.figures import number
-from normcheck.render.findings import findings, skipped, unseen, verdict
-from normcheck.render.layout import Lines, page, paragraph, table
-from normcheck.render.places import Shown, distinct, either, plural, where, worst_first
+from normcheck.render.findings import findings, left_out, skipped, unseen, verdict
+from normcheck.render.layout import Lines, paragraph, table
+from normcheck.render.places import Shown, distinct, either, plural, worst_first
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
     from normcheck.results import Report
 
@@ -22,7 +22,6 @@ def render(
     *,
     width: int = 80,
     color: bool = False,
-    row_noun: Callable[[str], str] | None = None,
     with_steps: bool = False,
     top: int | None = None,
 ) -> str:
@@ -32,28 +31,40 @@ def render(
         report: what to show.
         width: columns that a line may take.
         color: whether to add colour; the text is the same without.
-        row_noun: what a row of the norm of that name is called, such as "channel".
         with_steps: whether the steps of each result follow the table; of a model, also the facts of each layer.
         top: of a model, how many rows the table shows at most; None for all.
     """
-    noun = row_noun or (lambda _norm: "row")
+    return "".join(pieces(report, width=width, color=color, with_steps=with_steps, top=top))
+
+
+def pieces(
+    report: Report, *, width: int, color: bool = False, with_steps: bool = False, top: int | None = None
+) -> Iterator[str]:
+    """Return the text of `render` in pieces, so that steps of many results are not held as text together."""
+    if report.command == "diff":
+        return layout.pieces(changes.page(report, width), color=color)
     if report.command == "analyze":
-        return page(model.parts(report, noun, width, with_steps=with_steps, top=top), color=color)
-    shown = [Shown(result, noun(result.norm)) for result in worst_first(report.results)]
-    parts = [paragraph(_premise(report), width=width, hanging=2, head=report.command)]
+        return layout.pieces(model.parts(report, width, with_steps=with_steps, top=top), color=color)
+    return layout.pieces(_parts(report, width, with_steps=with_steps), color=color)
+
+
+def _parts(report: Report, width: int, *, with_steps: bool) -> Iterator[Lines]:
+    shown = [Shown(result) for result in worst_first(report.results)]
+    yield paragraph(_premise(report), width=width, hanging=2, head=report.command)
     if shown:
-        parts.append(table(shown, layouts(shown), width=width))
+        yield table(shown, layouts(shown), width=width)
     if with_steps:
-        parts += [steps.lines(item.result, where(item.result), width=width) for item in shown]
-    parts += [*_under(report, shown, width)]
-    return page(parts, color=color)
+        yield from steps.parts((item.result for item in shown), strip.ranges(report), width=width)
+    yield from _under(report, shown, width)
 
 
 def _under(report: Report, shown: list[Shown], width: int) -> list[Lines]:
     return [
         findings(report, width),
+        left_out(report, width),
         skipped(report, width),
         unseen(shown, width),
+        *changes.section(report, width),
         verdict(report, shown, width),
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf, nan
 
 from normcheck.results import (
@@ -40,6 +41,13 @@ def error(relative_rms: float | None, **fields: float | None) -> Distance:
 def deviation(relative_rms: float | None, ideal: float | None, **fields: float | None) -> Deviation:
     plain = error(relative_rms, **fields)
     return Deviation(ideal=error(ideal, sqnr_db=73.1), **{name: getattr(plain, name) for name in Distance.__slots__})
+
+
+_NOUNS = {"batch": "channel", "instance": "instance", "layer": "token"}
+
+
+def row_noun(norm: str) -> str:
+    return _NOUNS[norm.split("-", maxsplit=1)[0]]
 
 
 def result(**changes: object) -> Result:
@@ -94,7 +102,8 @@ def result(**changes: object) -> Result:
         "safe_scale": (1.25e-07, 655.2),
         "verdict": "ok",
     }
-    return Result(**{**fields, **changes})
+    made = Result(**{**fields, **changes})
+    return replace(made, shape=replace(made.shape, row=row_noun(made.norm)))
 
 
 COLLAPSED = result(
@@ -327,9 +336,3 @@ EMPTY = Report(
     skipped=REPORT.skipped,
     summary=Summary(layers=0, results=0, findings=FindingCounts(error=0, warning=0, note=0)),
 )
-
-_NOUNS = {"batch": "channel", "instance": "instance", "layer": "token"}
-
-
-def row_noun(norm: str) -> str:
-    return _NOUNS[norm.split("-", maxsplit=1)[0]]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 
-from hand_built import row_noun
 from hand_built_model import MODEL
 
 from normcheck.render import table
 
 
 def rendered(width=80, report=MODEL, **options):
-    return table.render(report, width=width, row_noun=row_noun, **options)
+    return table.render(report, width=width, **options)
 
 
 def squeezed(text):

@@ -18,7 +18,7 @@ NAMES = Names(BATCH)
 
 
 def fold(*results, findings=(), names=NAMES):
-    return folded(results, findings, names, lambda _norm: "channel")
+    return folded(results, findings, names)
 
 
 def layers_of(shown):
@@ -177,7 +177,7 @@ def test_a_layer_that_is_worst_in_all_is_named_once():
 def test_every_asked_result_is_in_exactly_one_row():
     asked = [result for result in MODEL.results if result.asked]
     names = Names(layer.name for layer in MODEL.layers)
-    shown = folded(asked, MODEL.findings, names, lambda _norm: "row")
+    shown = folded(asked, MODEL.findings, names)
     assert sum(item.result.rows.total for item in shown) == sum(result.rows.total for result in asked)
     assert sum(item.result.overflow.of for item in shown) == sum(result.overflow.of for result in asked)
     assert len(shown) < len(asked) / 4

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 
 import msgspec
 import numpy as np
@@ -87,13 +88,29 @@ def test_reading_allows_fields_of_later_versions():
     [
         ("{", "truncated"),
         ("[]", "Expected `object`"),
-        ('{"format": 2}', r"\$.format"),
+        ('{"format": true}', r"\$.format"),
+        ('{"format": 1, "x": ' + 10**5 * "[", "recursion"),
+        (b'{"format": 1, "command": "\xff"}', "can't decode byte"),
         ('{"tool": {"name": 3, "version": ""}}', r"\$.tool.name"),
     ],
 )
 def test_reading_anything_else_says_where_it_is_wrong(text, where):
     with pytest.raises(ValueError, match=f"not a normcheck report of format 1.*{where}"):
         json_report.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (2, "a report of format 2, newer than what this version of normcheck reads (1): update normcheck"),
+        (0, "a report of format 0, older than what this version of normcheck reads (1): write the report again"),
+    ],
+)
+def test_reading_another_format_says_what_to_do(other, told):
+    report = {**strictly(json_report.render(REPORT)), "format": other}
+    for text in (json.dumps(report), json.dumps({"results": "changed", "format": other})):
+        with pytest.raises(ValueError, match=f"^{re.escape(told)}$"):
+            json_report.from_json(text)
 
 
 def test_every_digit_survives():

@@ -5,7 +5,8 @@ import re
 from math import inf, nan
 
 import pytest
-from hand_built import CLEAN, COLLAPSED, EMPTY, FINDINGS, NEVER_FINITE, REPORT, TIGHT, UNBOUNDED, row_noun
+from hand_built import CLEAN, COLLAPSED, EMPTY, FINDINGS, NEVER_FINITE, REPORT, TIGHT, UNBOUNDED
+from hand_built_model import MODEL
 
 from normcheck.render import steps, table
 from normcheck.render.places import where, worst_first
@@ -29,7 +30,7 @@ WIDE_FIGURES = {
 
 
 def rendered(width=80, report=REPORT, **options):
-    return table.render(report, width=width, row_noun=row_noun, **options)
+    return table.render(report, width=width, **options)
 
 
 def squeezed(text):
@@ -38,6 +39,10 @@ def squeezed(text):
 
 def uncolored(text):
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def told(lines):
+    return "\n".join(line.plain for line in lines)
 
 
 def alone(result):
@@ -79,7 +84,7 @@ def test_a_name_longer_than_the_line_is_whole(width):
     layer = "model.layers." + ".".join(f"block{i}" for i in range(30)) + ".norm"
     report = alone(dataclasses.replace(COLLAPSED, layer=layer))
     text = rendered(width, report, with_steps=True)
-    assert squeezed(text).count(squeezed(layer)) == 3  # in the table, over the steps, in the verdict
+    assert squeezed(text).count(squeezed(layer)) == 3 + (width > 40)  # table, steps, verdict; and ranges
     assert max(map(len, text.splitlines())) <= width
 
 
@@ -209,14 +214,32 @@ def test_an_assumed_input_says_so():
     assert "(assumed)" not in rendered(report=alone(CLEAN))
 
 
-def test_rows_are_called_what_the_caller_calls_them():
-    assert "channels" not in table.render(alone(COLLAPSED), width=80)
-    assert squeezed("in 16 of 16 rows") in squeezed(table.render(alone(COLLAPSED), width=300))
+def test_rows_are_called_what_the_report_calls_them():
+    plain = dataclasses.replace(COLLAPSED, shape=dataclasses.replace(COLLAPSED.shape, row="row"))
+    assert "channels" not in table.render(alone(plain), width=80)
+    assert squeezed("in 16 of 16 rows") in squeezed(table.render(alone(plain), width=300))
+
+
+@pytest.mark.parametrize(
+    ("ignored", "known", "told"),
+    [
+        (12, 0, "not shown: 12 findings deselected (--select, --ignore)"),
+        (0, 5, "not shown: 5 findings known from the baseline"),
+        (1, 1, "not shown: 1 finding deselected (--select, --ignore), 1 finding known from the baseline"),
+    ],
+)
+@pytest.mark.parametrize("report", [REPORT, MODEL])
+def test_findings_that_are_not_in_the_report_are_counted(report, ignored, known, told):
+    summary = dataclasses.replace(report.summary, ignored=ignored, known=known)
+    parts = rendered(report=dataclasses.replace(report, summary=summary)).split("\n\n")
+    (place,) = [index for index, part in enumerate(parts) if squeezed(part) == squeezed(told)]
+    assert re.match("error NC", parts[place - 1])
+    assert "not shown: " not in rendered(report=report)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_steps_hold_every_figure(width):
-    text = steps.render(COLLAPSED, "title", width=width)
+    text = told(steps.lines(COLLAPSED, "title", width=width))
     for figure in (
         "load",
         "square",
@@ -237,7 +260,7 @@ def test_steps_hold_every_figure(width):
 
 def test_steps_keep_their_order():
     names = [step.step for step in COLLAPSED.steps]
-    text = steps.render(COLLAPSED, "title", width=200)
+    text = told(steps.lines(COLLAPSED, "title", width=200))
     assert re.findall(rf"^({'|'.join(names)})\b", text, re.MULTILINE) == names
 
 
