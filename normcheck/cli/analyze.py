@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from normcheck.cli import completion
 from normcheck.cli.deliver import deliver, delivery
 from normcheck.cli.exit_codes import ExitCode, FailOn, exit_code
+from normcheck.cli.gate import gated, read_baseline
 from normcheck.cli.options import (
     THE_ARITHMETIC,
     THE_INPUT,
     THE_MODEL,
     THE_NORM,
     THE_REPORT,
+    Baseline,
+    ConfigFile,
     Constant,
     Constants,
     Daz,
@@ -23,21 +27,36 @@ from normcheck.cli.options import (
     Fail,
     Format,
     Ftz,
+    HtmlPath,
+    Ignore,
+    Isolated,
     Jobs,
     JsonPath,
+    JunitPath,
     K,
+    MarkdownPath,
     Mean,
     Mode,
     Order,
     Params,
     Quiet,
+    Reproducer,
+    ReproducerTo,
     Rounding,
+    SarifPath,
     Seed,
+    Select,
+    Severities,
+    ShowSettings,
     Std,
+    Thresholds,
+    assignments,
     dimensions,
     names,
+    numbers,
     whole,
 )
+from normcheck.cli.reproduce import reproduction
 from normcheck.cli.terminal import progress, say
 from normcheck.errors import UsageError
 
@@ -87,6 +106,7 @@ Norms = Annotated[
     list[str] | None,
     typer.Option(
         "--norm", metavar="NORM,...", show_default="each layer's own", rich_help_panel=THE_NORM,
+        autocompletion=completion.norms,
         help="Norms to try in place of the layers' own, besides it.",
     ),
 ]  # fmt: skip
@@ -118,6 +138,7 @@ Precisions = Annotated[
     list[str] | None,
     typer.Option(
         "--precision", metavar="FORMAT,...", show_default="fp16,bf16", rich_help_panel=THE_ARITHMETIC,
+        autocompletion=completion.precisions,
         help="Formats of the elements; `normcheck formats` lists them.",
     ),
 ]  # fmt: skip
@@ -125,6 +146,7 @@ Implementations = Annotated[
     list[str] | None,
     typer.Option(
         "--implementation", metavar="NAME,...", show_default="wide, and pure in brief", rich_help_panel=THE_ARITHMETIC,
+        autocompletion=completion.implementations,
         help="How kernels compute; `normcheck implementations` lists them.",
     ),
 ]  # fmt: skip
@@ -165,10 +187,24 @@ def analyze(
     daz: Daz = False,
     form: Format = None,
     json_path: JsonPath = None,
+    sarif: SarifPath = None,
+    junit: JunitPath = None,
+    html: HtmlPath = None,
+    markdown: MarkdownPath = None,
+    reproducer: Reproducer = None,
+    reproducer_to: ReproducerTo = None,
     top: Top = None,
     fail_on: Fail = FailOn.ERROR,
+    select: Select = None,
+    ignore: Ignore = None,
+    severity: Severities = None,
+    threshold: Thresholds = None,
+    baseline: Baseline = None,
     jobs: Jobs = None,
     quiet: Quiet = False,
+    config: ConfigFile = None,  # noqa: ARG001 - these three are read before the command runs
+    isolated: Isolated = False,  # noqa: ARG001
+    show_settings: ShowSettings = False,  # noqa: ARG001
     debug: Debug = False,  # noqa: ARG001 - read where errors are shown
 ) -> None:
     """Check the normalization layers of models: which break in low precision, at which step, and what to change.
@@ -177,13 +213,17 @@ def analyze(
 
     Exit codes: 0 clean, 1 findings at or above --fail-on, 2 an error or a file that cannot be read, 3 no layer found.
     """
-    to = delivery(form, json_path, top=top)
+    paths = {"json": json_path, "sarif": sarif, "junit": junit, "html": html, "markdown": markdown}
+    to = delivery(form, paths, top=top)
     if not models and model_factory is None:
         raise UsageError("no model: give the path of a file or directory, or --model MODULE:NAME")
     patterns, positions = names(layer), dimensions(spatial, "--spatial", "8,8")
     precisions = names(precision) or ("fp16", "bf16")
     norms, implementations = names(norm), names(implementation)
     kinds, epsilons = names(kind), names(eps)
+    levels, limits = assignments(severity, "--severity"), numbers(threshold, "--threshold")
+    old = read_baseline(baseline, json_path)
+    home = reproduction(reproducer, reproducer_to)
     from normcheck.analysis.analyze import analyze as run
     from normcheck.arithmetic.kernels import are_compiled
     from normcheck.layers.discovery.discover import parse_eps, parse_kind
@@ -199,12 +239,17 @@ def analyze(
             batch_size=batch_size, spatial=positions, kinds=tuple(map(parse_kind, kinds)),
             eps=tuple(map(parse_eps, epsilons)), layers=patterns, trust=trust, constant=constant.value, k=k,
             rounding=rounding,  # type: ignore[arg-type]  # any text: the engine says which it knows
-            order=order, ftz=ftz, daz=daz, jobs=jobs, progress=tick, say=None if quiet else say,
+            order=order, ftz=ftz, daz=daz, select=names(select), ignore=names(ignore), severity=levels,
+            thresholds=limits, jobs=jobs, progress=tick, say=None if quiet else say,
+            watch=home.watch if home else None,
         )  # fmt: skip
     for item in report.unreadable:
         say(f"error: {whole(item)}")
+    if home is not None:
+        home.write(report, quiet=quiet)
+    report = gated(report, fail_on, old)
     deliver(report, replace(to, steps=bool(patterns)))
-    code = exit_code(report, fail_on)
+    code = exit_code(report)
     if code is ExitCode.NOTHING:
         say(f"nothing was analysed: {_why(report)}")
     raise typer.Exit(code)

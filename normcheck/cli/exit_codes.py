@@ -28,19 +28,15 @@ class FailOn(StrEnum):
     NEVER = "never"
 
 
-_FAILING = {
-    FailOn.ERROR: ("error",),
-    FailOn.WARNING: ("error", "warning"),
-    FailOn.NOTE: ("error", "warning", "note"),
-    FailOn.NEVER: (),
-}
-
-
-def exit_code(report: Report, fail_on: FailOn) -> ExitCode:
+def exit_code(report: Report) -> ExitCode:
     """Return 2 where a file could not be read, 3 without results, 1 for a finding at or above `fail_on`, else 0."""
+    from normcheck.results import SEVERITIES
+
     if report.unreadable:
         return ExitCode.ERROR
     if not report.results:
         return ExitCode.NOTHING
-    failing = _FAILING[fail_on]
+    if report.fail_on == "never":
+        return ExitCode.CLEAN
+    failing = SEVERITIES[: SEVERITIES.index(report.fail_on) + 1]
     return ExitCode.FINDINGS if any(f.severity in failing for f in report.findings) else ExitCode.CLEAN

@@ -6,8 +6,12 @@ import os
 import secrets
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from normcheck.errors import NormcheckError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 STDOUT = "-"
 """The path that means standard output."""
@@ -34,10 +38,15 @@ def check_writable(path: str) -> None:
         raise UsageError(f"cannot write {path}: {error.strerror}") from error
 
 
-def write_whole(path: str, text: str) -> None:
-    """Write a text file that is there completely or, whatever happens meanwhile, as it was before.
+def write_whole(path: str, pieces: Iterable[str]) -> None:
+    """Write the pieces of a text into a file, in UTF-8, as `write_bytes` does."""
+    write_bytes(path, (piece.encode() for piece in pieces))
 
-    The text goes into a temporary file in the same directory, to the disk, and then takes the file's name.
+
+def write_bytes(path: str, pieces: Iterable[bytes]) -> None:
+    """Write the pieces of something into a file that is there completely or, whatever happens meanwhile, as before.
+
+    They go into a temporary file in the same directory, to the disk, which then takes the file's name.
     Links are followed; what is no regular file (a pipe, a device) is written to in place.
 
     Raises:
@@ -46,14 +55,15 @@ def write_whole(path: str, text: str) -> None:
     target = _target(path)
     try:
         if _is_replaceable(target):
-            _replace(target, text)
+            _replace(target, pieces)
         else:
-            target.write_text(text, encoding="utf-8")
+            with target.open("wb") as file:
+                file.writelines(pieces)
     except OSError as error:
         raise NormcheckError(f"cannot write {path}: {error.strerror}") from error
 
 
-def emit(text: str, encoding: str | None = None) -> None:
+def emit(pieces: Iterable[str], encoding: str | None = None) -> None:
     """Write a report to standard output; a reader that has gone away is none of the report's business.
 
     Characters that the encoding (the terminal's, unless given) does not have are escaped.
@@ -63,7 +73,8 @@ def emit(text: str, encoding: str | None = None) -> None:
     """
     try:
         sys.stdout.flush()
-        sys.stdout.buffer.write(text.encode(encoding or sys.stdout.encoding, "backslashreplace"))
+        for piece in (pieces,) if isinstance(pieces, str) else pieces:
+            sys.stdout.buffer.write(piece.encode(encoding or sys.stdout.encoding, "backslashreplace"))
         sys.stdout.buffer.flush()
     except BrokenPipeError:
         # What is still buffered would fail again at exit, noisily.
@@ -89,12 +100,12 @@ def _created(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
 
 
-def _replace(target: Path, text: str) -> None:
+def _replace(target: Path, pieces: Iterable[bytes]) -> None:
     temporary = _temporary(target)
     descriptor = _created(temporary)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
         if target.exists():

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from normcheck.cli.analyze import analyze
+from normcheck.cli.configured import Configured
+from normcheck.cli.diff import diff
 from normcheck.cli.distributions import distributions
 from normcheck.cli.exit_codes import ExitCode
 from normcheck.cli.formats import formats
@@ -24,8 +26,10 @@ from normcheck.errors import NormcheckError, UnreadableError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-app = typer.Typer(name="normcheck", add_completion=False, pretty_exceptions_enable=False)
-for _command in (analyze, simulate, formats, norms, implementations, distributions, rules, schema):
+app = typer.Typer(name="normcheck", pretty_exceptions_enable=False)
+for _run in (analyze, simulate):
+    app.command(cls=Configured)(_run)
+for _command in (diff, formats, norms, implementations, distributions, rules, schema):
     app.command()(_command)
 
 _TyperError = typer.BadParameter.__mro__[2]
@@ -74,6 +78,8 @@ def run(arguments: list[str]) -> int:
         return ExitCode.ERROR
     if code == ExitCode.INTERRUPTED:  # Typer turns the interrupt into this code itself
         say("interrupted")
+    if code == ExitCode.FINDINGS and not isinstance(code, ExitCode):  # Typer's own: it knows no such shell
+        return ExitCode.ERROR
     return int(code)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from normcheck.cli import completion
 from normcheck.cli.deliver import ReportFormat
 from normcheck.cli.exit_codes import FailOn
 from normcheck.errors import UsageError
@@ -64,31 +65,40 @@ def _number(kind: Callable[[str], N], text: str, what: str) -> N:
         raise typer.BadParameter(f"{text!r} is not {what}") from None
 
 
+PATHS = ("PATH", "FILE", "REPORT.json")
+"""What stands in the help for the path of a file."""
+
 THE_MODEL, THE_NORM, THE_INPUT = "The model", "The norm", "The input"
-THE_ARITHMETIC, THE_REPORT = "The arithmetic", "The report"
+THE_ARITHMETIC, THE_RULES, THE_REPORT = "The arithmetic", "The rules", "The report"
 """Panels of the help."""
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Name = Annotated[str | None, typer.Argument(help="Show all facts of this one.", show_default=False)]
+Name = Annotated[
+    str | None,
+    typer.Argument(
+        help="Show all facts of this one.", show_default=False, autocompletion=completion.entries,
+    ),
+]  # fmt: skip
 ListAs = Annotated[ListFormat, typer.Option("--format", help="How to print it.")]
 Implementations = Annotated[
     list[str] | None,
     typer.Option(
         "--implementation", metavar="NAME,...", show_default="by precision", rich_help_panel=THE_ARITHMETIC,
+        autocompletion=completion.implementations,
         help="How kernels compute; `normcheck implementations` lists them.",
     ),
 ]  # fmt: skip
 Params = Annotated[
     str,
     typer.Option(
-        metavar="PRESET", rich_help_panel=THE_ARITHMETIC,
+        metavar="PRESET", rich_help_panel=THE_ARITHMETIC, autocompletion=completion.params,
         help="Format of gamma, beta and running statistics: half, autocast, half-except-norms, io, float32, stored.",
     ),
 ]  # fmt: skip
 Rounding = Annotated[
     str,
     typer.Option(
-        metavar="MODE", rich_help_panel=THE_ARITHMETIC,
+        metavar="MODE", rich_help_panel=THE_ARITHMETIC, autocompletion=completion.roundings,
         help="nearest-even, toward-zero, up, down or stochastic.",
     ),
 ]  # fmt: skip
@@ -96,13 +106,14 @@ Order = Annotated[
     str | None,
     typer.Option(
         metavar="ORDER", show_default="the implementation's", rich_help_panel=THE_ARITHMETIC,
+        autocompletion=completion.orders,
         help="How sums are associated: sequential, pairwise, lanes(8, serial), tree, blocks(64), kahan.",
     ),
 ]  # fmt: skip
 Dist = Annotated[
     str,
     typer.Option(
-        metavar="NAME", rich_help_panel=THE_INPUT,
+        metavar="NAME", rich_help_panel=THE_INPUT, autocompletion=completion.distributions,
         help="As 'student-t(df=4)'; `normcheck distributions` lists them.",
     ),
 ]  # fmt: skip
@@ -133,8 +144,83 @@ JsonPath = Annotated[
         help="Write a JSON report there too; - replaces the table on standard output.",
     ),
 ]  # fmt: skip
+SarifPath = Annotated[
+    str | None,
+    typer.Option("--sarif", metavar="PATH", rich_help_panel=THE_REPORT, help="SARIF 2.1.0, for code scanning."),
+]
+JunitPath = Annotated[
+    str | None,
+    typer.Option("--junit", metavar="PATH", rich_help_panel=THE_REPORT, help="JUnit XML: a test for each layer."),
+]
+HtmlPath = Annotated[
+    str | None, typer.Option("--html", metavar="PATH", rich_help_panel=THE_REPORT, help="A page to look at.")
+]
+MarkdownPath = Annotated[
+    str | None,
+    typer.Option("--markdown", metavar="PATH", rich_help_panel=THE_REPORT, help="Markdown, for a summary of a job."),
+]
+Reproducer = Annotated[
+    str | None,
+    typer.Option(
+        "--reproducer", metavar="FINDING|LAYER", rich_help_panel=THE_REPORT,
+        help="Write a torch script and its data that show a finding (NC102, NC102:LAYER) or the worst of a layer.",
+    ),
+]  # fmt: skip
+ReproducerTo = Annotated[
+    str | None,
+    typer.Option(
+        "--reproducer-to", metavar="PATH", show_default="named after the result", rich_help_panel=THE_REPORT,
+        help="Path of that script, PATH.py; its data goes beside it, into PATH.npz.",
+    ),
+]  # fmt: skip
+Baseline = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REPORT.json", rich_help_panel=THE_RULES, help="Only what is new or worse than in that report."
+    ),
+]  # fmt: skip
+Select = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--select", metavar="CODE,...", show_default="all", rich_help_panel=THE_RULES,
+        autocompletion=completion.selectors,
+        help="Rules in force: codes, their beginnings (NC3), or CODE:PATTERN for some layers.",
+    ),
+]  # fmt: skip
+Ignore = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ignore", metavar="CODE,...", rich_help_panel=THE_RULES, autocompletion=completion.selectors,
+        help="Rules not in force, likewise.",
+    ),
+]  # fmt: skip
+Severities = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--severity", metavar="CODE=LEVEL,...", rich_help_panel=THE_RULES, autocompletion=completion.severities,
+        help="Give findings of rules another level: error, warning or note.",
+    ),
+]  # fmt: skip
+Thresholds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--threshold", metavar="[PATTERN:]NAME=X,...", rich_help_panel=THE_RULES, autocompletion=completion.thresholds,
+        help="When rules fire, as headroom_bits=2; with a pattern, on some layers.",
+    ),
+]  # fmt: skip
+ConfigFile = Annotated[
+    str | None,
+    typer.Option(
+        "--config", metavar="FILE", show_default="the nearest one",
+        help="Take settings from this file, not from a normcheck.toml or pyproject.toml at or above this folder.",
+    ),
+]  # fmt: skip
+Isolated = Annotated[bool, typer.Option("--isolated", help="Take no settings from files or from NORMCHECK_ variables.")]
+ShowSettings = Annotated[
+    bool, typer.Option("--show-settings", help="Show each setting and what set it, and do nothing else.")
+]
 Fail = Annotated[
-    FailOn, typer.Option("--fail-on", rich_help_panel=THE_REPORT, help="Exit with 1 from this severity on.")
+    FailOn, typer.Option("--fail-on", rich_help_panel=THE_RULES, help="Exit with 1 from this severity on.")
 ]
 Jobs = Annotated[int | None, typer.Option(parser=whole, metavar="N", show_default="all cores", help="Threads.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Nothing but errors on standard error.")]
@@ -167,3 +253,31 @@ def dimensions(text: str, option: str = "--shape", example: str = "32,64,28,28")
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise UsageError(f"{option} {text!r}: write whole numbers separated by commas, as in {example}") from None
+
+
+def assignments(values: Iterable[str] | None, option: str) -> tuple[tuple[str, str], ...]:
+    """Return the pairs in an option of ``NAME=VALUE`` that repeats or takes commas; the last ``=`` parts them.
+
+    Raises:
+        UsageError: no ``=``.
+    """
+    pairs = [text.rpartition("=") for text in names(values)]
+    for before, equals, after in pairs:
+        if not equals or not before.strip() or not after.strip():
+            raise UsageError(f"{option} {before}{equals}{after}: write NAME=VALUE")
+    return tuple((before.strip(), after.strip()) for before, _, after in pairs)
+
+
+def numbers(values: Iterable[str] | None, option: str) -> tuple[tuple[str, float], ...]:
+    """Return the pairs in an option of ``NAME=NUMBER``.
+
+    Raises:
+        UsageError: no ``=``, or no number after it.
+    """
+    out = []
+    for name, text in assignments(values, option):
+        try:
+            out.append((name, float(text)))
+        except ValueError:
+            raise UsageError(f"{option} {name}={text}: {text!r} is not a number") from None
+    return tuple(out)

@@ -6,13 +6,17 @@ from typing import Annotated
 
 import typer
 
+from normcheck.cli import completion
 from normcheck.cli.deliver import deliver, delivery
 from normcheck.cli.exit_codes import ExitCode, FailOn, exit_code
+from normcheck.cli.gate import gated, read_baseline
 from normcheck.cli.options import (
     THE_ARITHMETIC,
     THE_INPUT,
     THE_NORM,
     THE_REPORT,
+    Baseline,
+    ConfigFile,
     Constant,
     Constants,
     Daz,
@@ -21,29 +25,45 @@ from normcheck.cli.options import (
     Fail,
     Format,
     Ftz,
+    HtmlPath,
+    Ignore,
     Implementations,
+    Isolated,
     Jobs,
     JsonPath,
+    JunitPath,
     K,
+    MarkdownPath,
     Mean,
     Mode,
     Order,
     Params,
     Quiet,
+    Reproducer,
+    ReproducerTo,
     Rounding,
+    SarifPath,
     Seed,
+    Select,
+    Severities,
+    ShowSettings,
     Std,
+    Thresholds,
+    assignments,
     dimensions,
     names,
+    numbers,
     real,
     whole,
 )
+from normcheck.cli.reproduce import reproduction
 from normcheck.cli.terminal import progress, say
 
 Precisions = Annotated[
     list[str] | None,
     typer.Option(
         "--precision", metavar="FORMAT,...", show_default="fp16", rich_help_panel=THE_ARITHMETIC,
+        autocompletion=completion.precisions,
         help="Formats of the elements; `normcheck formats` lists them.",
     ),
 ]  # fmt: skip
@@ -51,6 +71,7 @@ Norms = Annotated[
     list[str] | None,
     typer.Option(
         "--norm", metavar="NORM,...", show_default="batch-l2", rich_help_panel=THE_NORM,
+        autocompletion=completion.norms,
         help="Norms; `normcheck norms` lists them.",
     ),
 ]  # fmt: skip
@@ -106,10 +127,24 @@ def simulate(
     daz: Daz = False,
     form: Format = None,
     json_path: JsonPath = None,
+    sarif: SarifPath = None,
+    junit: JunitPath = None,
+    html: HtmlPath = None,
+    markdown: MarkdownPath = None,
+    reproducer: Reproducer = None,
+    reproducer_to: ReproducerTo = None,
     steps: Steps = False,
     fail_on: Fail = FailOn.ERROR,
+    select: Select = None,
+    ignore: Ignore = None,
+    severity: Severities = None,
+    threshold: Thresholds = None,
+    baseline: Baseline = None,
     jobs: Jobs = None,
     quiet: Quiet = False,
+    config: ConfigFile = None,  # noqa: ARG001 - these three are read before the command runs
+    isolated: Isolated = False,  # noqa: ARG001
+    show_settings: ShowSettings = False,  # noqa: ARG001
     debug: Debug = False,  # noqa: ARG001 - read where errors are shown
 ) -> None:
     """Run norms in low precision on synthetic input: what overflows, where, and how much room is left.
@@ -118,13 +153,17 @@ def simulate(
 
     Exit codes: 0 clean, 1 findings at or above --fail-on, 2 an error, 3 nothing was analysed.
     """
-    to = delivery(form, json_path, steps=steps)
+    paths = {"json": json_path, "sarif": sarif, "junit": junit, "html": html, "markdown": markdown}
+    to = delivery(form, paths, steps=steps)
     precisions, norms, implementations = (
         names(precision, "fp16"),
         names(norm, "batch-l2"),
         names(implementation),
     )
     size = dimensions(shape)
+    levels, limits = assignments(severity, "--severity"), numbers(threshold, "--threshold")
+    old = read_baseline(baseline, json_path)
+    home = reproduction(reproducer, reproducer_to)
     from normcheck.analysis.simulate import simulate as run
     from normcheck.arithmetic.kernels import are_compiled
 
@@ -136,10 +175,14 @@ def simulate(
             implementations=implementations, shape=size, num_groups=num_groups, mode=mode.value, eps=eps,
             eps_comparable=eps_comparable, constant=constant.value, k=k, order=order, ftz=ftz, daz=daz,
             rounding=rounding,  # type: ignore[arg-type]  # any text: the engine says which it knows
-            params=params, jobs=jobs, progress=tick,
+            params=params, select=names(select), ignore=names(ignore), severity=levels, thresholds=limits,
+            jobs=jobs, progress=tick, watch=home.watch if home else None,
         )  # fmt: skip
+    if home is not None:
+        home.write(report, quiet=quiet)
+    report = gated(report, fail_on, old)
     deliver(report, to)
-    code = exit_code(report, fail_on)
+    code = exit_code(report)
     if code is ExitCode.NOTHING:
         say(f"nothing was analysed: {'; '.join(skipped.reason for skipped in report.skipped)}")
     raise typer.Exit(code)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -58,8 +59,9 @@ def engine(monkeypatch):
 @pytest.fixture
 def normcheck(capsys, monkeypatch):
     """Return a function that runs a command line in this process."""
-    for name in ("COLUMNS", "NO_COLOR"):
-        monkeypatch.delenv(name, raising=False)
+    for name in list(os.environ):
+        if name in ("COLUMNS", "NO_COLOR") or (name.startswith("NORMCHECK_") and "_TEST_" not in name):
+            monkeypatch.delenv(name)
 
     def command(*arguments):
         code = run([str(argument) for argument in arguments])

@@ -2,11 +2,12 @@
 
     python fake_engine.py BEHAVIOUR ARGUMENT...
 
-runs ``normcheck ARGUMENT...``; BEHAVIOUR is what the engine does: report, slow, fail or interrupt.
+runs ``normcheck ARGUMENT...``; BEHAVIOUR is what the engine does: report, big, slow, fail or interrupt.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import sys
 import time
@@ -28,6 +29,10 @@ def report(*model, say=None, **_options):
     if say:
         say("resnet.pt: 14 layers")
     return MODEL if model else REPORT
+
+
+def big(*_model, **_options):
+    return dataclasses.replace(REPORT, results=REPORT.results * 3000)
 
 
 def slow(*model, progress=None, **_options):
@@ -62,6 +67,6 @@ def _module(name, command, engine):
 
 
 if __name__ == "__main__":
-    behaviours = {"report": report, "slow": slow, "fail": fail, "interrupt": interrupt}
+    behaviours = {"report": report, "big": big, "slow": slow, "fail": fail, "interrupt": interrupt}
     sys.modules.update(fakes(behaviours[sys.argv[1]]))
     main(sys.argv[2:])

@@ -6,18 +6,19 @@ import dataclasses
 import inspect
 import json
 import re
+from importlib import import_module
 
 import numpy as np
 import pytest
-from hand_built import row_noun
 from hand_built_model import CLEAN_MODEL, MODEL, MODEL_FINDINGS, NO_NORMS, UNSAFE
 
 from normcheck.cli.analyze import analyze
+from normcheck.cli.deliver import OUTPUTS, ReportFormat
 from normcheck.errors import UnreadableError, UsageError
-from normcheck.render import json_report, jsonl, table
+from normcheck.render import json_report, table
 from normcheck.results import Skipped
 
-FORMATS = ["table", "json", "jsonl"]
+FORMATS = [form.value for form in ReportFormat]
 DEFAULTS = {
     "activations": None,
     "model_factory": None,
@@ -43,8 +44,13 @@ DEFAULTS = {
     "order": None,
     "ftz": False,
     "daz": False,
+    "select": (),
+    "ignore": (),
+    "severity": (),
+    "thresholds": (),
     "jobs": None,
     "progress": None,
+    "watch": None,
     "say": None,
 }
 READABLE = dataclasses.replace(MODEL, unreadable=())
@@ -117,6 +123,13 @@ def test_defaults_are_the_engines_own(monkeypatch):
         (["--order", "lanes(8, serial)"], {"order": "lanes(8, serial)"}),
         (["--ftz"], {"ftz": True}),
         (["--daz"], {"daz": True}),
+        (["--select", "NC1,NC301:encoder.*"], {"select": ("NC1", "NC301:encoder.*")}),
+        (["--ignore", "NC103", "--ignore", "NC2"], {"ignore": ("NC103", "NC2")}),
+        (["--severity", "NC102=warning,NC1:*.a=b=note"], {"severity": (("NC102", "warning"), ("NC1:*.a=b", "note"))}),
+        (
+            ["--threshold", "headroom_bits=2", "--threshold", "enc.*:deviation=1e-3"],
+            {"thresholds": (("headroom_bits", 2.0), ("enc.*:deviation", 1e-3))},
+        ),
         (["--jobs", "2"], {"jobs": 2}),
     ],
 )
@@ -190,17 +203,12 @@ def test_a_file_that_cannot_be_read_goes_before_all_else_and_the_others_are_show
         "normcheck: error: a.pt: the archive ends early; download it again",
         r"normcheck: error: b\x1b[2J.pt: no model",
     ]
-    assert outcome.out == shown(engine.report, form)
+    assert outcome.out == shown(engine.report, form, limit)
 
 
-def shown(report, form):
-    match form:
-        case "table":
-            return table.render(report, width=80, row_noun=row_noun)
-        case "json":
-            return json_report.render(report)
-        case _:
-            return jsonl.render(report)
+def shown(report, form, limit="error"):
+    report = dataclasses.replace(report, fail_on=limit)
+    return table.render(report, width=80) if form == "table" else import_module(OUTPUTS[form]).render(report)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -209,7 +217,7 @@ def test_no_layers_is_a_code_of_its_own(engine, normcheck, form, limit):
     engine.report = NO_NORMS
     outcome = normcheck("analyze", "plain.pt", "--format", form, "--fail-on", limit)
     assert outcome.code == 3
-    assert outcome.out == shown(NO_NORMS, form)
+    assert outcome.out == shown(NO_NORMS, form, limit)
     assert outcome.err == (
         "normcheck: nothing was analysed: no normalization layers were found; "
         "plain.pt: no normalization layers among its 12 tensors\n"
@@ -256,18 +264,18 @@ def test_the_report_goes_to_standard_output_and_to_the_file(normcheck, tmp_path,
 @pytest.mark.parametrize("columns", [80, 200])
 def test_the_table_is_as_wide_as_it_is_asked_to_be(normcheck, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
-    assert normcheck("analyze", "m.pt").out == table.render(READABLE, width=columns, row_noun=row_noun)
+    assert normcheck("analyze", "m.pt").out == table.render(READABLE, width=columns)
 
 
 def test_top_limits_the_rows_of_the_table_alone(normcheck):
-    assert normcheck("analyze", "m.pt", "--top", "2").out == table.render(READABLE, width=80, row_noun=row_noun, top=2)
+    assert normcheck("analyze", "m.pt", "--top", "2").out == table.render(READABLE, width=80, top=2)
     assert normcheck("analyze", "m.pt", "--top", "2", "--format", "json").out == json_report.render(READABLE)
 
 
 def test_layers_asked_for_are_shown_step_by_step_in_the_table_alone(normcheck):
-    expected = table.render(READABLE, width=80, row_noun=row_noun, with_steps=True)
+    expected = table.render(READABLE, width=80, with_steps=True)
     assert normcheck("analyze", "m.pt", "--layer", UNSAFE[0]).out == expected
-    assert expected != table.render(READABLE, width=80, row_noun=row_noun)
+    assert expected != table.render(READABLE, width=80)
     assert normcheck("analyze", "m.pt", "--layer", "*", "--format", "json").out == json_report.render(READABLE)
 
 

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
+import signal
 import stat
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -187,3 +190,49 @@ def test_devices_and_pipes_are_written_to_not_replaced(tmp_path):
     reader.join(timeout=10)
     assert received == ["through"]
     assert listing(tmp_path) == ["pipe"]
+
+
+def partial(folder):
+    """How much is in the temporary file; nothing where there is none, or it goes away meanwhile."""
+    with contextlib.suppress(FileNotFoundError):
+        return sum(path.stat().st_size for path in folder.glob(".normcheck-*.tmp"))
+    return 0
+
+
+@pytest.mark.parametrize("output", ["json", "html"])
+@pytest.mark.parametrize("written", [1, 1_000_000, 4_000_000, 8_000_000], ids="{} bytes".format)
+def test_a_kill_in_the_middle_of_writing_leaves_the_old_report_whole(process, tmp_path, output, written):
+    """The kernel ends the process when at least so much of a report of many megabytes is in the new file."""
+    path = tmp_path / f"report.{output}"
+    path.write_text(OLD)
+    child = process("big", "simulate", f"--{output}", path, "--quiet")
+    deadline = time.monotonic() + 60
+    while partial(tmp_path) < written and child.poll() is None:
+        assert time.monotonic() < deadline
+    os.kill(child.pid, signal.SIGKILL)
+    child.communicate()
+    assert child.returncode == -signal.SIGKILL
+    assert path.read_text() == OLD
+    assert partial(tmp_path) >= written
+
+
+@pytest.mark.usefixtures("engine")
+def test_what_a_killed_run_left_is_in_nobodys_way(normcheck, tmp_path):
+    path = tmp_path / "report.json"
+    path.write_text(OLD)
+    left = tmp_path / ".normcheck-0123456789abcdef.tmp"
+    left.write_text('{"format": 1')
+    assert normcheck("simulate", "--json", path).code == 1
+    assert path.read_text() == json_report.render(REPORT)
+    assert left.read_text() == '{"format": 1'
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.1, 0.2, 0.4, 0.8])
+def test_a_kill_at_any_moment_leaves_one_report_or_the_other(process, tmp_path, seconds):
+    path = tmp_path / "report.json"
+    path.write_text(OLD)
+    child = process("report", "simulate", "--json", path, "--quiet")
+    time.sleep(seconds)
+    child.kill()
+    child.communicate()
+    assert path.read_text() in (OLD, json_report.render(REPORT))

@@ -33,8 +33,13 @@ DEFAULTS = {
     "ftz": False,
     "daz": False,
     "params": "half",
+    "select": (),
+    "ignore": (),
+    "severity": (),
+    "thresholds": (),
     "jobs": None,
     "progress": None,
+    "watch": None,
 }
 
 
@@ -110,6 +115,13 @@ def test_defaults_are_the_engines_own():
         (["--ftz"], {"ftz": True}),
         (["--daz"], {"daz": True}),
         (["--params", "autocast"], {"params": "autocast"}),
+        (["--select", "NC1,NC301:encoder.*"], {"select": ("NC1", "NC301:encoder.*")}),
+        (["--ignore", "NC103", "--ignore", "NC2"], {"ignore": ("NC103", "NC2")}),
+        (["--severity", "NC102=warning,NC1:*.a=b=note"], {"severity": (("NC102", "warning"), ("NC1:*.a=b", "note"))}),
+        (
+            ["--threshold", "headroom_bits=2", "--threshold", "enc.*:deviation=1e-3"],
+            {"thresholds": (("headroom_bits", 2.0), ("enc.*:deviation", 1e-3))},
+        ),
         (["--jobs", "2"], {"jobs": 2}),
     ],
 )

@@ -71,10 +71,8 @@ def test_colour_can_be_refused(process, more):
 
 
 def test_without_a_terminal_the_width_is_80_unless_columns_says_otherwise(process):
-    nouns = {"batch": "channel", "instance": "instance"}
-
     def expected(width):
-        return table.render(REPORT, width=width, row_noun=lambda norm: nouns[norm.split("-", 1)[0]])
+        return table.render(REPORT, width=width)
 
     assert piped(process, "report", "simulate")[0] == expected(80)
     assert piped(process, "report", "simulate", COLUMNS="132")[0] == expected(132)
