@@ -17,6 +17,8 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -25,14 +27,16 @@ import typer
 import normcheck
 from normcheck.analysis.safe_scale import FARTHEST, RESOLUTION
 from normcheck.analysis.study import BLOCK
-from normcheck.analysis.thresholds import DEFAULTS
-from normcheck.analysis.totals import EPS_DOMINATES, WORST_KEPT
+from normcheck.analysis.thresholds import DEFAULTS, EPS_DOMINATES
+from normcheck.analysis.totals import WORST_KEPT
 from normcheck.arithmetic.formats import MAX_EXPONENT_BITS, MAX_MANTISSA_BITS, OverflowPolicy
 from normcheck.arithmetic.orders import DEFAULT_BLOCK, DEFAULT_LANES, ORDERS
 from normcheck.arithmetic.rounding import MODES, carried_by_float32
 from normcheck.arithmetic.values import PART
+from normcheck.cli.configured import commands_of
 from normcheck.cli.exit_codes import ExitCode
 from normcheck.cli.main import app
+from normcheck.cli.settings import RUNS_CODE, variable
 from normcheck.norms.constants import constant
 from normcheck.norms.implementations import STEP_ROLES
 from normcheck.norms.parameters import PARAMS
@@ -116,17 +120,6 @@ EXIT_MEANINGS = {
     ExitCode.NOTHING: "nothing was analysed: no norm layer was found, or no implementation asked for defines the norms",
     ExitCode.INTERRUPTED: "interrupted from the keyboard",
 }
-THRESHOLDS_OF = {
-    "NC103": ("headroom_bits",),
-    "NC106": ("count_error",),
-    "NC204": ("parameter_change",),
-    "NC301": ("deviation_ideal", "deviation"),
-    "NC302": ("lost_mass_warning", "lost_mass_error"),
-    "NC303": ("variance_bits",),
-    "NC304": ("coherent",),
-    "NC305": ("stalled_update",),
-}
-"""Which settings of `thresholds.Thresholds` a rule reads."""
 
 # --------------------------------------------------------------------------------------------------- Markdown
 
@@ -161,6 +154,11 @@ def fenced(text: str, language: str = "text") -> str:
     return f"```{language}\n{text.rstrip()}\n```"
 
 
+def filled(paragraph: str) -> str:
+    """Return a paragraph in lines as this page's sources have them."""
+    return textwrap.fill(paragraph, 120, break_long_words=False, break_on_hyphens=False)
+
+
 def math(formula: str) -> str:
     """Return a formula as code: Markdown would take its asterisks for its own."""
     return code(formula.replace("`", ""))
@@ -169,7 +167,7 @@ def math(formula: str) -> str:
 # --------------------------------------------------------------------------------------- what the program prints
 
 
-def printed(command: str) -> tuple[str, int]:
+def printed(command: str, folder: Path = ROOT) -> tuple[str, int]:
     """Return what a command prints on standard output at 80 columns and without a terminal, and its exit code."""
     words = _words(command)
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("NORMCHECK_", "FORCE_COLOR"))}
@@ -178,7 +176,7 @@ def printed(command: str) -> tuple[str, int]:
         env={**environment, "COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb", "PYTHONIOENCODING": "utf-8"},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        cwd=ROOT,
+        cwd=folder,
         check=False,
     )
     return "\n".join(line.rstrip() for line in done.stdout.decode().splitlines()).strip("\n"), done.returncode
@@ -408,6 +406,28 @@ def exit_codes() -> str:
     return table(("code", "meaning"), [(int(value), EXIT_MEANINGS[value]) for value in ExitCode])
 
 
+def settings() -> str:
+    """Return the settings with what a file gives them, and the variable and the commands of each."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for command, options in commands_of(typer.main.get_command(app)).items():
+        for key, option in options.items():
+            allowed = "not from a file" if key in RUNS_CODE else option.allowed
+            rows.setdefault((key, allowed), []).append(command)
+    body = [(code(key), allowed, code(variable(key)), codes(names)) for (key, allowed), names in sorted(rows.items())]
+    return table(("key", "in a file", "in the environment", "of"), body)
+
+
+def show_settings() -> str:
+    """Return what --show-settings prints of the first example of docs/configuration.md."""
+    match = re.search(r"```toml\n(.*?)```", (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8"), re.DOTALL)
+    if match is None:
+        raise SystemExit("docs/configuration.md has no example")
+    command = "normcheck simulate --ftz --show-settings"
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "pyproject.toml").write_text(match[1], encoding="utf-8")
+        return fenced(f"$ {command}\n{printed(command, Path(folder))[0]}", "console")
+
+
 def rules() -> str:
     """Return the rules in one line each."""
     rows = [
@@ -432,17 +452,31 @@ def _fix(rule: Rule) -> str:
 def rule(which: str) -> str:
     """Return what the table holds of one rule."""
     row = next(r for r in normcheck.rules() if r.code == which)
-    settings = [f"`{name}` = {number(getattr(DEFAULTS, name))}" for name in THRESHOLDS_OF.get(which, ())]
-    return table(
-        (row.title, ""),
-        [
-            ("default severity", row.severity),
-            ("makes a result", "degraded, where it fires above a note" if row.accuracy else "-"),
-            ("thresholds", ", ".join(settings) or "-"),
-            ("why it matters", row.why),
-            ("how to fix", _fix(row)),
-        ],
-    )
+    settings = [f"`{name}` = {number(getattr(DEFAULTS, name))}" for name in row.thresholds]
+    facts = [
+        ("default severity", row.severity),
+        ("makes a result", "degraded, where it fires above a note" if row.accuracy else "-"),
+        ("thresholds", ", ".join(settings) or "-"),
+        ("measure", codes(row.figures)),
+    ]
+    published = " ".join(filter(None, dataclasses.astuple(row.published)))
+    parts = [
+        table((row.title, ""), facts),
+        *map(
+            filled,
+            (
+                f"**Fires when** {row.detects}.",
+                f"**Why it matters.** {row.why}",
+                f"**A published failure:** {published}",
+                f"**How to fix:** {_fix(row)}.",
+            ),
+        ),
+        "**It fires on**",
+        fenced(row.bad, "bash"),
+        "**and not on**",
+        fenced(row.good, "bash"),
+    ]
+    return "\n\n".join(parts)
 
 
 def limits() -> str:
@@ -465,17 +499,213 @@ def limits() -> str:
 # ------------------------------------------------------------------------------------------------ JSON fields
 
 
+FIELD_MEANINGS = {
+    "layer": "name of the layer; null in `simulate`, and of a finding on no layer",
+    "norm": "the norm, such as `batch-l2`",
+    "precision": "format of the elements, by its label",
+    "implementation": "the implementation, such as `wide`",
+    "mode": "statistics of the batch (`train`) or running ones (`eval`)",
+    "params": "preset of the parameters' format",
+    "eps": "the eps that was given or found",
+    "eps_source": "where eps came from",
+    "rule": "code of the rule",
+    "severity": "how grave it is",
+    "fix": "what to do",
+    "name": "name of it",
+    "relative_rms": "norm of the error over norm of the exact output",
+    "Report.format": "version of this format",
+    "Report.tool": "what wrote the report",
+    "Report.command": "the command; `diff` for a comparison of two reports",
+    "Report.settings": "the options as they were used, by name",
+    "Report.environment": "versions and machine: what may differ between runs of the same input",
+    "Report.results": "a norm in a precision under an implementation each, in the order of layers",
+    "Report.findings": "rules that fired; in a comparison, only those that are new or worse",
+    "Report.comparison": "how the report differs from an older one; null without an older one",
+    "Report.skipped": "what was asked for and not analysed",
+    "Report.summary": "the report in numbers",
+    "Report.layers": "the norm layers of the models; empty in `simulate`",
+    "Report.advice": "what to change, for many findings at once",
+    "Tool.version": "its version",
+    "Summary.layers": "norm layers",
+    "Summary.results": "results",
+    "Summary.findings": "findings by severity",
+    "FindingCounts.error": "errors",
+    "FindingCounts.warning": "warnings",
+    "FindingCounts.note": "notes",
+    "Result.constant": "the factor of statistics other than L2; null where there is none",
+    "Result.k": "elements of a topk statistic; null for others",
+    "Result.shape": "rows, and elements of a row",
+    "Result.eps_on": "what eps is added to",
+    "Result.input": "what it was computed on",
+    "Result.steps": "the steps in the order in which they ran",
+    "Result.overflow": "overflows of all steps",
+    "Result.underflow": "underflows of all steps",
+    "Result.invalid": "NaN from operands that are not NaN, of all steps",
+    "Result.absorbed": "absorbed terms of all sums",
+    "Result.rows": "how the rows ended",
+    "Result.worst_rows": "bad rows, the worst first, not all of them",
+    "Result.statistic": "the statistic before eps",
+    "Result.deviation": "distance of the output from the exact one",
+    "Result.representation": "what rounding the input alone does",
+    "Result.scale_ratio": "the statistic over the row's deviation",
+    "Result.headroom": "bits left on both sides",
+    "Result.safe_scale": "ends of the range of factors of the input that are safe; null where it is empty",
+    "Result.verdict": "what it comes to",
+    "Shape.groups": "rows",
+    "Shape.size": "elements of a row, n",
+    "Shape.row": "what a row is called",
+    "Input.source": "the distribution, or where the values came from",
+    "Input.assumed": "whether nothing but a default says so",
+    "Input.rows": "rows that were run",
+    "Input.elements": "elements that were run",
+    "Input.exponents": "their magnitudes; null in reports of older versions",
+    "Exponents.lowest": "the power of two at which the first count begins",
+    "Exponents.zeros": "elements that are 0",
+    "Exponents.nonfinite": "elements that are infinite or NaN",
+    "Exponents.counts": "elements of each power of two from there on",
+    "Step.step": "name of the step",
+    "Step.format": "name of the format of its result",
+    "Step.operations": "the denominator of all event counts",
+    "Step.max_abs": "largest magnitude before rounding",
+    "Step.min_abs": "smallest magnitude before rounding that is not 0",
+    "Tally.count": "events",
+    "Tally.of": "operations",
+    "Tally.rows": "rows with such an event; null where that is not kept",
+    "Rows.total": "rows that were run",
+    "Rows.nonfinite": "rows with an infinity or NaN in the output",
+    "Rows.collapsed": "rows that became beta where the exact ones do not",
+    "Rows.amplified": "rows whose statistic with eps is less than half of the exact one",
+    "Rows.shrunk": "rows whose statistic with eps is more than twice the exact one",
+    "WorstRow.index": "which row it is",
+    "WorstRow.kind": "what became of it",
+    "WorstRow.s": "exact statistic with eps",
+    "WorstRow.s_emulated": "emulated statistic with eps",
+    "WorstRow.first_bad_step": "the first step that went wrong in it; null where none did",
+    "max_abs": "largest error",
+    "mean_abs": "mean magnitude of the error",
+    "rms": "root mean square of the error",
+    "Statistic.max_relative_error": "largest relative error, where both are finite and the exact one is not 0",
+    "Statistic.eps_share_max": "eps over the exact value that it is added to, the most of rows that have variance",
+    "Statistic.eps_dominated_rows": "rows in which that share is more than a tenth",
+    "Deviation.ideal": "what rounding the exact output once would give",
+    "max_ulp": "largest error, in ulps of the io format",
+    "mean_ulp": "mean error, in ulps of the io format",
+    **dict.fromkeys(
+        ("Distance.gain", "Deviation.gain"),
+        "mean over rows of alpha - 1 in the fit computed = alpha * exact + delta, before the affine step",
+    ),
+    "gain_sd": "standard deviation of alpha over rows",
+    "offset": "norm of the fitted delta over the norm of the exact rows",
+    "noise": "norm of what the fit leaves over the norm of the exact rows",
+    "Representation.max_abs": "largest error of the output",
+    "Representation.relative_rms": "norm of the error over norm of the exact output",
+    "ScaleRatio.mean": "mean over rows",
+    "ScaleRatio.cv": "coefficient of variation over rows",
+    "Headroom.overflow_bits": "bits that the scale may grow",
+    "Headroom.overflow_step": "the step that overflows first",
+    "Headroom.underflow_bits": "bits that the scale may shrink",
+    "Headroom.underflow_step": "the step of the statistic",
+    "ParameterFacts.format": "the format that they are in",
+    "ParameterFacts.of": "numbers in all: gamma, beta, running statistics",
+    "ParameterFacts.beyond": "of these, finite as stored, and infinite or saturated in `format`",
+    "ParameterFacts.weights": "gammas",
+    "ParameterFacts.flushed": "of these, 0 in `format` and not as stored",
+    "ParameterFacts.folded_beyond": "channels whose folded scale or shift is beyond the format",
+    "ParameterFacts.folded_flushed": "channels whose folded scale becomes 0",
+    "ParameterFacts.mean_step": "least change of a batch's mean, in deviations, that the running one follows",
+    "ParameterFacts.variance_step": "least relative change of a batch's variance that the running one follows",
+    "ParameterFacts.beyond_running_var": "running variances among those `beyond`",
+    "Finding.precision": "format of the elements, by its label; null where it holds for all",
+    "Finding.implementation": "the implementation; null where it holds for all",
+    "Finding.params": "preset of the parameters' format; null where it holds for all",
+    "Finding.mode": "statistics of the batch (`train`) or running ones (`eval`); null where it holds for both",
+    "Finding.measure": "the figure that made it fire; null where the rule has none",
+    "Finding.step": "the step at which it shows; null where it is none",
+    "Finding.message": "what was found, in a sentence",
+    "Finding.assumed": "whether it rests on an assumption alone",
+    "Measure.name": "path of the figure in the result",
+    "Measure.value": "the figure",
+    "Measure.limit": "the limit",
+    "Skipped.reason": "why it was left out",
+    "Summary.ignored": "findings left out because they were deselected",
+    "Summary.known": "findings left out because the baseline has them",
+    "LayerFacts.how": "how its kind was decided",
+    "LayerFacts.sure": "whether that leaves no doubt",
+    "LayerFacts.might_be": "the other kinds that it might be",
+    "LayerFacts.file": "the file it is in",
+    "LayerFacts.aliases": "other names of the same parameters",
+    "LayerFacts.channels": "channels, or features",
+    "LayerFacts.num_groups": "groups of a group norm; null for others",
+    "Advice.title": "what to change, in a line",
+    "Advice.layers": "the layers that it is for",
+    "Advice.snippet": "text to paste",
+    "Advice.evidence": "what trying it gave",
+    "RuleFacts.code": "the code",
+    "RuleFacts.slug": "its name in words",
+    "RuleFacts.title": "what it finds",
+    "RuleFacts.severity": "severity by default",
+    "RuleFacts.why": "why it matters",
+    "RuleFacts.documentation": "where it is documented",
+    "FormatFacts.name": "name, as in `Step.format`",
+    "FormatFacts.label": "label, as in `Result.precision`",
+    "FormatFacts.precision": "significant bits",
+    "FormatFacts.min_subnormal": "smallest number",
+    "FormatFacts.min_normal": "smallest normal number",
+    "FormatFacts.max_finite": "largest finite number",
+    "FormatFacts.overflow_threshold": "magnitude from which rounding overflows",
+    "FigureChange.unit": "unit of both, as in `Measure`",
+    "Change.kind": "of a finding: new, gone, or in both and worse or better; without a `rule`, of the verdict",
+    "Change.rule": "code of the rule; null for a verdict",
+    "Comparison.old": "the older report",
+    "Comparison.new": "the newer report; null for the run itself",
+    "Comparison.only_old": "places, or whole layers, that only the older one analysed",
+    "Comparison.only_new": "places, or whole layers, that only the newer one analysed",
+    "FigureChange.old": "in the old report",
+    "FigureChange.new": "in the new report",
+    "SettingChange.old": "in the old report",
+    "SettingChange.new": "in the new report",
+    "Comparison.regressions": "what is new or worse",
+    "Comparison.improvements": "what is gone or better",
+}
+"""Of fields that their object's description does not explain in a sentence of their own, by object or for all."""
+
+
 def json_fields() -> str:
-    """Return every object of the report's JSON, and its fields."""
+    """Return every object of the report's JSON, and its fields.
+
+    Raises:
+        SystemExit: nothing says what a field means.
+    """
     definitions = schema()["$defs"]
+    told = {name: _explained(definition) for name, definition in definitions.items()}
+    told["Deviation"] |= {field: text for field, text in told["Distance"].items() if field}
     parts = []
     for name, definition in definitions.items():
-        text = inspect.cleandoc(definition.get("description", ""))
-        parts += [f"### JSON object {name}", " ".join(text.split())]
-        fields = definition.get("properties")
+        parts += [f"### JSON object {name}", told[name][""]]
+        fields = definition.get("properties", {})
         if fields:
-            parts.append(table(("field", "type"), [(code(field), _type(part)) for field, part in fields.items()]))
+            rows = [(code(field), _type(part), _meaning(name, field, told[name])) for field, part in fields.items()]
+            parts.append(table(("field", "type", "meaning"), rows))
     return "\n\n".join(parts)
+
+
+def _explained(definition: dict[str, Any]) -> dict[str, str]:
+    """Return what the description of an object says of single fields, and under no name all the rest."""
+    sentences = re.split(r"(?<=[.?!]) (?=[A-Z`])", " ".join(inspect.cleandoc(definition["description"]).split()))
+    single = {m[1]: m[2] for m in (re.match(r"`(\w+)`: (.+)\.$", sentence) for sentence in sentences) if m}
+    rest = [sentence for sentence in sentences if not re.match(r"`\w+`: ", sentence)]
+    return {field: _null(text) for field, text in {**single, "": " ".join(rest)}.items()}
+
+
+def _null(text: str) -> str:
+    return re.sub(r"\bNone\b", "null", re.sub(r"\bFalse\b", "false", text))
+
+
+def _meaning(name: str, field: str, told: dict[str, str]) -> str:
+    specific = FIELD_MEANINGS.get(f"{name}.{field}") or told.get(field) or FIELD_MEANINGS.get(field)
+    if specific is None:
+        raise SystemExit(f"docs/generate.py: nothing says what {name}.{field} means: its description or FIELD_MEANINGS")
+    return specific
 
 
 def _type(part: dict[str, Any]) -> str:
@@ -517,6 +747,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "policies": policies,
     "rounding": rounding_modes,
     "rules": rules,
+    "settings": settings,
+    "show settings": show_settings,
     "statistics": statistics,
     "step sequences": step_sequences,
     "steps of norms": steps,

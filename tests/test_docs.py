@@ -230,8 +230,8 @@ DEFINED = ("Step", "Tally", "Rows", "Statistic", "Distance", "Deviation", "Repre
 
 
 @pytest.mark.parametrize(("name", "field"), [(name, field) for name, fields in FIELDS.items() for field in fields])
-def test_every_json_field_is_in_the_reference(name, field):
-    assert f"| `{field}` |" in section(text_of("docs/reference.md"), f"JSON object {name}")
+def test_every_json_field_is_documented(name, field):
+    assert f"| `{field}` |" in section(text_of("docs/report-format.md"), f"JSON object {name}")
 
 
 @pytest.mark.parametrize("field", sorted({f for name in DEFINED for f in FIELDS[name]} - {"step", "format", "count"}))
@@ -242,15 +242,37 @@ def test_every_figure_is_defined(field):
 # --------------------------------------------------------------------------------------------------- the rules
 
 
+RULE_SHAPE = (
+    "<!-- generated: rule {code} -->",
+    "| {title} |",
+    "**Fires when** ",
+    "**Why it matters.** ",
+    "**A published failure:** ",
+    "**How to fix:** ",
+    "**It fires on**",
+    "**and not on**",
+    "<!-- end: rule {code} -->",
+    "**Threshold.** ",
+)
+"""What every section of a rule has, in this order; above the end of its block it is generated."""
+
+
 @pytest.mark.parametrize("rule", normcheck.rules(), ids=lambda rule: rule.code)
 def test_every_rule_has_its_section(rule):
     page, _, anchor = rule.anchor.partition("#")
     assert anchor in anchors(text_of(page))
     text = section(text_of(page), anchor)
-    shape = [f"<!-- generated: rule {rule.code} -->", f"| {rule.title} |", "**Fires when** ", "**Threshold.** "]
-    places = [text.find(part) for part in shape]
+    places = [text.find(part.format(code=rule.code, title=rule.title)) for part in RULE_SHAPE]
     assert -1 not in places
     assert places == sorted(places)
+    assert all(text.count(part) == 1 for part in RULE_SHAPE[2:-2])
+    assert len(text.partition("**Threshold.** ")[2].strip()) > 20
+
+
+@pytest.mark.parametrize("rule", normcheck.rules(), ids=lambda rule: rule.code)
+def test_the_section_of_a_rule_has_both_examples_to_copy(rule):
+    page, _, anchor = rule.anchor.partition("#")
+    assert fences(section(text_of(page), anchor), "bash") == [f"{rule.bad}\n", f"{rule.good}\n"]
 
 
 def test_no_section_is_of_a_rule_that_does_not_exist():
@@ -334,18 +356,22 @@ def test_the_python_block_runs_and_is_short():
 EXAMPLES = [line for name in NAMES for block in fences(text_of(name), "sh") for line in block.splitlines()]
 
 
-@pytest.mark.parametrize("line", [line for line in EXAMPLES if line.startswith("normcheck ")])
-def test_the_commands_of_examples_run(line, tmp_path):
+BLOCKS = [block for name in NAMES for block in fences(text_of(name), "sh") if block.startswith("normcheck ")]
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_the_commands_of_examples_run_one_after_the_other(block, tmp_path):
     (tmp_path / "data").symlink_to(ROOT / "data")
-    done = subprocess.run(
-        [sys.executable, "-m", *shlex.split(line)],
-        capture_output=True,
-        check=False,
-        cwd=tmp_path,
-        env={**os.environ, "COLUMNS": "80"},
-    )
-    assert done.returncode in (0, 1), done.stderr.decode()
-    assert max(map(len, done.stdout.decode().splitlines())) <= 80
+    for line in block.splitlines():
+        done = subprocess.run(
+            [sys.executable, "-m", *shlex.split(line)],
+            capture_output=True,
+            check=False,
+            cwd=tmp_path,
+            env={**os.environ, "COLUMNS": "80"},
+        )
+        assert done.returncode in (0, 1), done.stderr.decode()
+        assert max(map(len, done.stdout.decode().splitlines())) <= 80
 
 
 def test_output_that_is_shown_fits_80_columns():
@@ -390,7 +416,7 @@ def test_the_first_command_runs():
 
 # ------------------------------------------------------------------------------------------ nothing of one machine
 
-PUBLIC = {"arxiv.org", "json-schema.org", "no-color.org"}
+PUBLIC = {"arxiv.org", "github.com", "json-schema.org", "no-color.org"}
 PRIVATE = re.compile(
     r"/(?:home|root|tmp|mnt|Users|var|opt)/|\blocalhost\b|\b\d{1,3}(?:\.\d{1,3}){3}\b|--index-url (?!ADDRESS)\S+"
 )
@@ -435,7 +461,7 @@ def test_the_files_and_tests_that_are_named_exist(name):
 
 
 def test_a_file_that_is_missing_is_found():
-    text = "`normcheck/results.py` `tests/` `normcheck/no.py` `test_a_file_that_is_missing_is_found` `test_of_no_file`"
+    text = "`normcheck/errors.py` `tests/` `normcheck/no.py` `test_a_file_that_is_missing_is_found` `test_of_no_file`"
     assert missing(text) == ["normcheck/no.py", "test_of_no_file"]
 
 

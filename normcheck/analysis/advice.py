@@ -24,12 +24,13 @@ _WIDE = "wide"
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A layer of a model, with all its results and findings."""
+    """A layer of a model, with all its results and findings; `ignored`: how many more were deselected."""
 
     model: Found
     layer: Layer
     results: list[Result]
     findings: list[Finding]
+    ignored: int = 0
 
     @property
     def own_name(self) -> str:
@@ -133,7 +134,7 @@ def _run(layer: Layer, premise: Premise, norm: str, precision: str, implementati
     )
     plans = [plan for plan in plans_of(layer, narrowed) if plan.study.norm.name == norm]
     runs = [assemble(plan.study, plan.labels, premise.rounding, jobs=1, search=False) for plan in plans]
-    return [result for run in runs for result, _ in run]
+    return [outcome.result for run in runs for outcome in run]
 
 
 def _share(count: int, of: int) -> str:

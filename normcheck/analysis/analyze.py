@@ -16,7 +16,7 @@ from normcheck.analysis.models import Loaded, load, matches
 from normcheck.analysis.plans import Mode as ModeName
 from normcheck.analysis.plans import Premise, alternatives, assumptions_of, plans_of, shape_of
 from normcheck.analysis.reporting import report_of
-from normcheck.analysis.rules import layer_findings, skipped_findings
+from normcheck.analysis.rules import layer_findings, policy, skipped_findings
 from normcheck.arithmetic.formats import format_named
 from normcheck.arithmetic.orders import order_named
 from normcheck.arithmetic.rounding import Mode, Rounding
@@ -29,9 +29,11 @@ from normcheck.norms.table import grouping, norm_named
 from normcheck.results import LayerFacts, Report, Skipped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from normcheck.analysis.assemble import Outcome, Plan
     from normcheck.analysis.models import Found
+    from normcheck.analysis.policy import Policy
     from normcheck.layers.layer import Layer
 
 ConstantKind = Literal["exact", "paper"]
@@ -72,9 +74,14 @@ def analyze(
     order: str | None = None,
     ftz: bool = False,
     daz: bool = False,
+    select: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    severity: Mapping[str, str] | Sequence[tuple[str, str]] = (),
+    thresholds: Mapping[str, float] | Sequence[tuple[str, float]] = (),
     jobs: int | None = None,
     progress: Callable[[float, str], None] | None = None,
     say: Callable[[str], None] | None = None,
+    watch: Callable[[Plan, Outcome], None] | None = None,
 ) -> Report:
     """Check every normalization layer of a model and return the report.
 
@@ -98,8 +105,10 @@ def analyze(
         match: classes of one's own that are norms, see `normcheck.record`.
         trust: run the code in a file that cannot be read otherwise.
         constant, k: of l1, linf, topk and range. rounding, ftz, daz: of every operation. order: of every sum.
+        select, ignore, severity, thresholds: which rules are in force, and how: see `analysis.policy.policy_of`.
         jobs: threads; all processors unless given. The report does not depend on it.
         progress: called with the fraction done and the layer at work. say: called with lines about what was found.
+        watch: called with each result, and with the plan that led to it, in any order.
 
     Raises:
         UsageError: a name, value or combination that cannot be used. UnreadableError: no file could be read.
@@ -107,10 +116,11 @@ def analyze(
     settings = {
         name: value
         for name, value in locals().items()
-        if name not in ("model", "inputs", "match", "progress", "say", "jobs")
+        if name not in ("model", "inputs", "match", "progress", "say", "watch", "jobs")
     }
     _check(mode, batch_size, spatial, constant, k, jobs)
     storage_named(params)  # refused before anything is read
+    rules = policy(select, ignore, severity, thresholds)
     premise = Premise(
         precisions=tuple(dict.fromkeys(map(format_named, _listed(precisions, "precision")))),
         norms=tuple(dict.fromkeys(map(norm_named, _listed(norms)))),
@@ -144,19 +154,20 @@ def analyze(
     for line in _announced(loaded.found, chosen):
         if say is not None:
             say(line)
-    checked = _run(chosen, premise, jobs, progress or (lambda _fraction, _text: None))
+    checked = _run(chosen, premise, rules, jobs, progress or (lambda _fraction, _text: None), watch)
     what_ran = {
         "models": [found.path for found in loaded.found],
         "trusted": [found.path for found in loaded.found if found.trusted],
         "distribution": str(premise.noise.distribution),
     }
-    return _report(settings | what_ran, jobs, premise, loaded, checked, named=bool(layers))
+    return _report(settings | what_ran, jobs, premise, rules, loaded, checked, named=bool(layers))
 
 
 def _report(
     settings: dict[str, Any],
     jobs: int | None,
     premise: Premise,
+    rules: Policy,
     loaded: Loaded,
     checked: Sequence[Checked],
     *,
@@ -165,9 +176,10 @@ def _report(
     """Gather results and findings, what was assumed or left out, and advice. named: only some layers were asked for."""
     facts = [_facts(item.model.path, item.layer, premise) for item in checked]
     results = [result for item in checked for result in item.results]
-    findings = [finding for item in checked for finding in item.findings]
-    findings += [finding for fact in facts for finding in layer_findings(fact)]
-    findings += [finding for item in loaded.skipped for finding in skipped_findings(item)]
+    of_results = [(item.findings, item.ignored) for item in checked]
+    of_layers = [rules.judged(layer_findings(fact)) for fact in facts]
+    of_tensors = [rules.judged(skipped_findings(item)) for item in loaded.skipped]
+    every = [*of_results, *of_layers, *of_tensors]
     layers = [item.layer for item in checked]
     unmatched = [] if named else _unmatched(loaded, layers)
     of_models = ([item for item in checked if item.model is model] for model in loaded.found)
@@ -176,7 +188,8 @@ def _report(
         settings,
         jobs,
         results=results,
-        findings=findings,
+        findings=[finding for findings, _ in every for finding in findings],
+        ignored=sum(ignored for _, ignored in every),
         skipped=[*loaded.skipped, *_degenerate(facts), *_not_run(layers, premise), *unmatched],
         layers=facts,
         advice=[advice for items in of_models for advice in advice_of(items, premise)],
@@ -230,7 +243,12 @@ def _announced(found: Sequence[Found], chosen: Sequence[tuple[Found, Layer]]) ->
 
 
 def _run(
-    chosen: Sequence[tuple[Found, Layer]], premise: Premise, jobs: int | None, progress: Callable[[float, str], None]
+    chosen: Sequence[tuple[Found, Layer]],
+    premise: Premise,
+    rules: Policy,
+    jobs: int | None,
+    progress: Callable[[float, str], None],
+    watch: Callable[[Plan, Outcome], None] | None,
 ) -> list[Checked]:
     """Check the layers, several at once; in order, whatever finishes first."""
     work = [math.prod(shape_of(layer, premise)) for _, layer in chosen]
@@ -243,15 +261,25 @@ def _run(
         nonlocal done
         model, layer = chosen[place]
         progress(done / total, layer.name)
-        pairs = [
-            pair
+        ran = [
+            (plan, outcome)
             for plan in plans_of(layer, premise)
-            for pair in assemble(plan.study, plan.labels, premise.rounding, jobs=inside)
+            for outcome in assemble(plan.study, plan.labels, premise.rounding, jobs=inside, policy=rules)
         ]
+        outcomes = [outcome for _, outcome in ran]
         with lock:
             done += work[place]
+            if watch is not None:
+                for plan, outcome in ran:
+                    watch(plan, outcome)
         progress(done / total, layer.name)
-        return Checked(model, layer, [result for result, _ in pairs], [f for _, found in pairs for f in found])
+        return Checked(
+            model,
+            layer,
+            [outcome.result for outcome in outcomes],
+            [finding for outcome in outcomes for finding in outcome.findings],
+            sum(outcome.ignored for outcome in outcomes),
+        )
 
     if workers == 1:
         return [check(place) for place in range(len(chosen))]

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from normcheck.analysis.assemble import Labels, Plan, assemble
+from normcheck.analysis.assemble import Labels, Outcome, Plan, assemble
 from normcheck.analysis.reporting import report_of
+from normcheck.analysis.rules import policy
 from normcheck.analysis.study import Runner, Study
 from normcheck.arithmetic.formats import Format, format_named
 from normcheck.arithmetic.orders import Order, order_named
@@ -21,10 +22,10 @@ from normcheck.norms.constants import scale_of
 from normcheck.norms.implementations import Implementation, default_implementations, implementation_named
 from normcheck.norms.parameters import Parameters, Storage, storage_named
 from normcheck.norms.table import Grouping, Norm, grouping, norm_named
-from normcheck.results import Finding, Report, Result, Skipped
+from normcheck.results import Report, Skipped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 ModeName = Literal["train", "eval"]
 ConstantKind = Literal["exact", "paper"]
@@ -51,8 +52,13 @@ def simulate(
     ftz: bool = False,
     daz: bool = False,
     params: str = "half",
+    select: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    severity: Mapping[str, str] | Sequence[tuple[str, str]] = (),
+    thresholds: Mapping[str, float] | Sequence[tuple[str, float]] = (),
     jobs: int | None = None,
     progress: Callable[[float], None] | None = None,
+    watch: Callable[[Plan, Outcome], None] | None = None,
 ) -> Report:
     """Simulate norms on a synthetic tensor and return the report.
 
@@ -68,14 +74,16 @@ def simulate(
         constant: of l1, linf, topk and range: unbiased on Gaussians, or the paper's. k: of topk.
         rounding, ftz, daz: of every operation. order: of every sum, instead of each implementation's own.
         params: where running statistics live: half, autocast, half-except-norms, io, float32 or stored.
+        select, ignore, severity, thresholds: which rules are in force, and how: see `analysis.policy.policy_of`.
         jobs: threads; all processors unless given. The report does not depend on it.
-        progress: called with the fraction done.
+        progress: called with the fraction done. watch: called with each result, and with the plan that led to it.
 
     Raises:
         UsageError: a name or value that cannot be used, or a combination that contradicts itself.
     """
-    settings = {name: value for name, value in locals().items() if name not in ("progress", "jobs")}
+    settings = {name: value for name, value in locals().items() if name not in ("progress", "watch", "jobs")}
     _check(shape, eps, mode, constant, k, jobs)
+    rules = policy(select, ignore, severity, thresholds)
     rounds = Rounding(rounding, None, ftz, daz, seed)
     source = Synthetic(parse_distribution(distribution), mean, std, seed)
     storage, association = storage_named(params), None if order is None else order_named(order)
@@ -83,21 +91,26 @@ def simulate(
         source, shape, num_groups, mode, eps, eps_comparable, constant, k, rounds, association, storage, params
     )
     plans, skipped = _plans(common, _unique(norms, "norm"), _unique(precisions, "precision"), implementations)
-    pairs: list[tuple[Result, list[Finding]]] = []
+    outcomes: list[Outcome] = []
     for place, plan in enumerate(plans):
 
         def report(fraction: float, place: int = place) -> None:
             if progress is not None:
                 progress((place + fraction) / len(plans))
 
-        pairs += assemble(plan.study, plan.labels, rounds, jobs=jobs, progress=report)
+        ran = assemble(plan.study, plan.labels, rounds, jobs=jobs, progress=report, policy=rules)
+        outcomes += ran
+        if watch is not None:
+            for outcome in ran:
+                watch(plan, outcome)
     return report_of(
         "simulate",
         settings | {"distribution": str(source.distribution)},
         jobs,
-        results=[result for result, _ in pairs],
-        findings=[finding for _, found in pairs for finding in found],
+        results=[outcome.result for outcome in outcomes],
+        findings=[finding for outcome in outcomes for finding in outcome.findings],
         skipped=skipped,
+        ignored=sum(outcome.ignored for outcome in outcomes),
     )
 
 
