@@ -91,7 +91,7 @@ def _of_findings(old: Finding, new: Finding) -> Iterator[tuple[str, str, Figure,
 
 def _of_results(old: Result, new: Result) -> Iterator[tuple[str, str, Figure, Figure]]:
     yield "verdict", "", old.verdict, new.verdict
-    yield "rows.bad", "rows", old.rows.bad, new.rows.bad
+    yield "rows.bad", "rows", float(old.rows.bad), float(new.rows.bad)
     yield "deviation.relative_rms", "ratio", old.deviation.relative_rms, new.deviation.relative_rms
     yield "headroom.overflow_bits", "bits", old.headroom.overflow_bits, new.headroom.overflow_bits
     yield "safe_scale.high", "ratio", _high(old), _high(new)

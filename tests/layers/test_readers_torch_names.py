@@ -16,6 +16,7 @@ from torch_files import STATE, saved
 
 from normcheck.errors import NormcheckError, UnreadableError
 from normcheck.layers.readers import read
+from normcheck.layers.readers.names import named_tensors
 
 DDP = {f"module.{k}": v for k, v in STATE.items()}
 OPTIMIZER = {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
@@ -246,3 +247,10 @@ def test_a_zip_archive_of_something_else_is_no_model(tmp_path):
 
 def test_all_refusals_are_errors_of_normcheck():
     assert issubclass(UnreadableError, NormcheckError)
+
+
+def test_long_names_are_analysed_and_longer_ones_are_told():
+    tensors = {f"{'a' * 9000}.weight": 1, "b" * 20_000: 2}
+    named, omitted = named_tensors(tensors, lambda value: isinstance(value, int), lambda value, _name: value)
+    assert list(named) == [f"{'a' * 9000}.weight"]
+    assert [(len(item.name), item.reason) for item in omitted] == [(67, "its name has 20000 characters")]

@@ -22,6 +22,9 @@ MAX_SETTINGS = 10_000
 MAX_TENSORS = 150_000
 MAX_CONTAINERS = 200_000
 MAX_NAME = 500
+"""Characters of the path of a container or module."""
+MAX_TENSOR_NAME = 1 << 14
+"""Characters of a tensor's own name; those with more are left out, and it is said."""
 _WRAPPERS = ("module.", "_orig_mod.")
 _CONTAINERS = frozenset(
     {"state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params", "module", "state"}
@@ -104,7 +107,7 @@ def _plain(value: Any, depth: int, left: list[int]) -> Any:
 
 def _items(container: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(container, dict):
-        yield from ((k, v) for k, v in container.items() if type(k) is str and len(k) <= MAX_NAME)
+        yield from ((k, v) for k, v in container.items() if type(k) is str)
     elif isinstance(container, list | tuple):
         yield from ((str(i), v) for i, v in enumerate(container))
 
@@ -120,7 +123,9 @@ def _walk(loaded: Any, is_tensor: Callable[[Any], bool], *, averaged: bool) -> F
         for key, value in _items(container):
             if is_tensor(value):
                 tensors += 1
-                if path or not _RANDOM.fullmatch(key):
+                if len(key) > MAX_TENSOR_NAME:
+                    found.omitted.append(Omitted(f"{key[:64]}...", f"its name has {len(key)} characters"))
+                elif path or not _RANDOM.fullmatch(key):
                     found.groups.setdefault(path, {})[key] = value
                 else:
                     found.omitted.append(Omitted(key, _OF_GENERATORS))
