@@ -24,8 +24,11 @@ STATISTICS = {
 }
 """Last parts of keys that name running statistics: of torch, Keras, MindSpore and Paddle, Sonnet, flax."""
 
-MORE_VARIANCES = {"moving_mean": ("moving_var",), "running_mean": ("running_variance",)}
-"""Other names of the variance beside the same mean: MXNet's."""
+OTHER_STATISTICS = {f"running_{name}": f"batch-{name}" for name in ("l1", "linf", "topk", "range")}
+"""Last parts of keys that stand in the variance's place and are none, with the norm that has them: `normcheck.nn`'s."""
+
+MORE_VARIANCES = {"moving_mean": ("moving_var",), "running_mean": ("running_variance", *OTHER_STATISTICS)}
+"""Other names of the variance beside the same mean: MXNet's, and of other statistics in its place."""
 
 VAGUE_STATISTICS = ("mean",)
 """Names so common that they need weight and bias, flax's `batch_stats`, or a norm's name beside them."""

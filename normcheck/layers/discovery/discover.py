@@ -101,8 +101,8 @@ def _found(candidate: Candidate, neighbours: Neighbours, settings: Settings) -> 
 
 
 def _in_order(found: Sequence[Found], tensors: Mapping[str, Tensor]) -> list[Found]:
-    order = {id(tensor): i for i, tensor in enumerate(tensors.values())}
-    return sorted(found, key=lambda f: min(order[id(tensor)] for tensor in f.tensors.values()))
+    order = {tensor.name: i for i, tensor in enumerate(tensors.values())}
+    return sorted(found, key=lambda f: min(order[tensor.name] for tensor in f.tensors.values()))
 
 
 def _chosen_eps(found: Sequence[Found], eps: Sequence[Eps]) -> dict[str, float]:

@@ -64,6 +64,10 @@ def kind_of_candidate(candidate: Candidate, beside: Beside, scope: Scope) -> Kin
 def _with_statistics(candidate: Candidate, beside: Beside) -> Kind:
     how = "running mean and variance"
     spatial = False if beside.behind_linear else None
+    other = next((leaf for leaf in conventions.OTHER_STATISTICS if leaf in candidate.leaves), None)
+    if other is not None and "running_var" not in candidate.leaves:
+        norm = norm_named(conventions.OTHER_STATISTICS[other])
+        return Kind(norm=norm, how=f"running mean and {other}", spatial=spatial)
     if hinted(candidate.name) == "instance-l2":
         how += "; by its name it may be instance norm, whose running statistics look the same"
         return Kind(norm=BATCH, how=how, sure=False, might_be=("instance-l2",), spatial=spatial)

@@ -3,12 +3,15 @@
 w = g * v / ||v||        g one number an output channel: ``weight_g`` and ``weight_v``, or
                          ``parametrizations.weight.original0`` and ``.original1``
 w = rho * v / ||v||_p    rho one number a layer: ``parametrizations.weight.original``, ``.0.rho`` and ``.0.p``
+                         with ``.0.gain`` a trained g for each of N output channels: g * rho * sqrt(N) / ||g||_2
+                         stands in rho's place, and it is a weight norm
 """
 
 from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,7 +73,8 @@ def _parametrized(key: str, tensors: Mapping[str, Tensor]) -> Iterator[Found | O
     elif leaf == "original" and f"{root}0._u" in tensors:
         yield Omitted(owner, _SPECTRAL)
     elif leaf == "original" and f"{root}0.rho" in tensors:
-        yield _bounded(owner, tensors[key], tensors[f"{root}0.rho"], tensors.get(f"{root}0.p"))
+        p, gain = (tensors.get(f"{root}0.{name}") for name in ("p", "gain"))
+        yield _bounded(owner, tensors[key], tensors[f"{root}0.rho"], p, gain)
 
 
 def _weight_norm(name: str, g: Tensor, v: Tensor) -> Found | Omitted:
@@ -113,7 +117,7 @@ def _reader(v: Tensor, axis: int) -> Callable[[], Array]:
     return read
 
 
-def _bounded(name: str, v: Tensor, rho: Tensor, p: Tensor | None) -> Found | Omitted:
+def _bounded(name: str, v: Tensor, rho: Tensor, p: Tensor | None, gain: Tensor | None) -> Found | Omitted:
     if not rho.is_floating or any(t is not None and math.prod(t.shape) != 1 for t in (rho, p)):
         return Omitted(name, "bounded weight norm whose rho or p is no single number")
     if not v.shape or 0 in v.shape or not v.is_floating:
@@ -121,12 +125,30 @@ def _bounded(name: str, v: Tensor, rho: Tensor, p: Tensor | None) -> Found | Omi
     power = 2.0 if p is None else float(np.asarray(p.load()).reshape(-1)[0])
     if power not in _NORM_OF_P:
         return Omitted(name, f"bounded weight norm with p = {power:g}, where p can be 1, 2 or inf")
+    kind = Kind(norm=norm_named(_NORM_OF_P[power]), how="bounded weight norm: a weight and its scalar rho")
+    if gain is not None:
+        if not gain.is_floating or gain.shape != (v.shape[0],):
+            return Omitted(name, f"bounded weight norm whose gain has shape {gain.shape}, stored as {gain.dtype}")
+        norm = norm_named(_NORM_OF_P[power].removeprefix("bounded-"))
+        kind = Kind(norm=norm, how="bounded weight norm: a weight, its scalar rho and trained gains")
     return Found(
         name=name,
         channels=v.shape[0],
-        kind=Kind(norm=norm_named(_NORM_OF_P[power]), how="bounded weight norm: a weight and its scalar rho"),
-        tensors={"weight": rho},
+        kind=kind,
+        tensors={"weight": rho if gain is None else _bounded_gain(gain, rho)},
         vectors=_reader(v, 0),
         vector_storage=v.storage,
         vector_size=math.prod(v.shape) // v.shape[0],
     )
+
+
+def _bounded_gain(gain: Tensor, rho: Tensor) -> Tensor:
+    """What multiplies each direction: rho * sqrt(N) * g / ||g||_2, NaN where all g are 0."""
+
+    def load() -> Array:
+        g = np.asarray(gain.load(), np.float64)
+        with np.errstate(all="ignore"):  # of damaged files
+            total = float(rho.load().reshape(-1)[0]) * math.sqrt(g.size)
+            return np.asarray(total * g / np.linalg.norm(g))
+
+    return replace(gain, load=load)

@@ -19,9 +19,13 @@ def torch_norm(name: str, module: torch.nn.Module) -> Recognised | Omitted | Non
 
     A subclass of torch's layer or RMS norm with a forward of its own is run as hand-written norms are (Nemotron's adds
     1 to its weight); where it cannot be run on tokens (channels first), it is what it derives from.
+
+    A module with a method `normcheck_facts`, as all of `normcheck.nn`, is what that says: fields of `Stated`, or None.
     """
     from torch import nn  # noqa: PLC0415 - torch is loaded where there is a module, not with this one
 
+    if hasattr(module, "normcheck_facts"):
+        return _declared(name, module)
     if isinstance(module, nn.LocalResponseNorm | nn.CrossMapLRN2d):
         return Omitted(name, "local response norm divides by neighbouring channels: none of the norms analysed here")
     if isinstance(module, nn.modules.batchnorm._NormBase):  # noqa: SLF001 - the base of all batch and instance norms
@@ -31,9 +35,17 @@ def torch_norm(name: str, module: torch.nn.Module) -> Recognised | Omitted | Non
     if not isinstance(module, nn.LayerNorm | nn.RMSNorm):
         return recognised(name, module, None)
     stated = _layer_norm(name, module)
-    if type(module).forward in (nn.LayerNorm.forward, nn.RMSNorm.forward):
-        return Recognised(stated, calls_function=True)
-    return recognised(name, module, None, stated)
+    is_own = type(module).forward not in (nn.LayerNorm.forward, nn.RMSNorm.forward)
+    return recognised(name, module, None, stated) if is_own else Recognised(stated, calls_function=True)
+
+
+def _declared(name: str, module: Any) -> Recognised | None:
+    """What a module says of itself; of l2 it is taken to call torch's norm functions."""
+    facts = module.normcheck_facts()
+    if facts is None:
+        return None
+    stated = Stated(name=name, how=f"module {class_name(module)}", **facts)
+    return Recognised(stated, calls_function=stated.norm.statistic.name == "l2")
 
 
 def _running_norm(name: str, module: Any) -> Stated:
