@@ -11,7 +11,7 @@ from normcheck.analysis.worst_rows import MOST_ELEMENTS, Evaluated, gathered, ju
 from normcheck.arithmetic.formats import FLOAT32, Format, format_named, holds
 from normcheck.arithmetic.values import Elements, PerRow, Value
 from normcheck.errors import UsageError
-from normcheck.results.reproducer import Formula, Operation, Program, Sum
+from normcheck.results.reproducer import TORCH_FORMATS, Formula, Operation, Program, Sum
 
 if TYPE_CHECKING:
     from normcheck.analysis.study import Runner, Study
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from normcheck.results.reproducer import RowState
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-TORCH_FORMATS = ("float16", "bfloat16", "float32", "float64")
-"""Formats that torch computes in; its casts to those of 8 bits differ from version to version."""
 
 _PARAMETERS = ("weight", "bias", "running_mean", "running_statistic")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from normcheck.analysis.assemble import Labels, Outcome, Plan, assemble
+from normcheck.analysis.backward import Incoming
 from normcheck.analysis.reporting import report_of
 from normcheck.analysis.rules import policy
 from normcheck.analysis.study import Runner, Study
@@ -52,6 +53,10 @@ def simulate(
     ftz: bool = False,
     daz: bool = False,
     params: str = "half",
+    backward: bool = False,
+    loss_scale: float = 1.0,
+    grad_dist: str = "gaussian",
+    grad_std: float = 1.0,
     select: Sequence[str] = (),
     ignore: Sequence[str] = (),
     severity: Mapping[str, str] | Sequence[tuple[str, str]] = (),
@@ -74,6 +79,8 @@ def simulate(
         constant: of l1, linf, topk and range: unbiased on Gaussians, or the paper's. k: of topk.
         rounding, ftz, daz: of every operation. order: of every sum, instead of each implementation's own.
         params: where running statistics live: half, autocast, half-except-norms, io, float32 or stored.
+        backward: also run the backward pass. grad_dist, grad_std: distribution and scale of the gradient that arrives
+            at the output, drawn with the next seed. loss_scale: what it is multiplied by before it is stored.
         select, ignore, severity, thresholds: which rules are in force, and how: see `analysis.policy.policy_of`.
         jobs: threads; all processors unless given. The report does not depend on it.
         progress: called with the fraction done. watch: called with each result, and with the plan that led to it.
@@ -90,6 +97,7 @@ def simulate(
     common = _Common(
         source, shape, num_groups, mode, eps, eps_comparable, constant, k, rounds, association, storage, params
     )
+    incoming = _incoming(backward, loss_scale, grad_dist, grad_std, seed)
     plans, skipped = _plans(common, _unique(norms, "norm"), _unique(precisions, "precision"), implementations)
     outcomes: list[Outcome] = []
     for place, plan in enumerate(plans):
@@ -98,7 +106,7 @@ def simulate(
             if progress is not None:
                 progress((place + fraction) / len(plans))
 
-        ran = assemble(plan.study, plan.labels, rounds, jobs=jobs, progress=report, policy=rules)
+        ran = assemble(plan.study, plan.labels, rounds, jobs=jobs, progress=report, policy=rules, incoming=incoming)
         outcomes += ran
         if watch is not None:
             for outcome in ran:
@@ -145,6 +153,21 @@ def _check(shape: tuple[int, ...], eps: float, mode: str, constant: str, k: int,
         raise UsageError(f"k must be at least 1, received {k}")
     if jobs is not None and jobs < 1:
         raise UsageError(f"jobs must be at least 1, received {jobs}")
+
+
+def _incoming(backward: bool, loss_scale: float, grad_dist: str, grad_std: float, seed: int) -> Incoming | None:
+    """The gradient of a backward pass; None without one."""
+    if not (loss_scale > 0 and math.isfinite(loss_scale)):
+        raise UsageError(f"the loss scale must be finite and above 0, received {loss_scale:g}")
+    if not backward:
+        given = {"loss_scale": loss_scale != 1.0, "grad_dist": grad_dist != "gaussian", "grad_std": grad_std != 1.0}
+        alone = next((name for name, changed in given.items() if changed), None)
+        if alone is not None:
+            option = alone.replace("_", "-")
+            raise UsageError(f"--{option} is a setting of the backward pass: give --backward, or leave it out")
+        return None
+    source = Synthetic(parse_distribution(grad_dist), 0.0, grad_std, (seed + 1) % 2**64)
+    return Incoming(source, source.label, loss_scale)
 
 
 def _unique(names: Sequence[str], what: str) -> list[str]:

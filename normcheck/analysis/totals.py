@@ -10,7 +10,7 @@ import numpy as np
 
 from normcheck.analysis import deviation as dev
 from normcheck.arithmetic.events import FLAG_INVALID, FLAG_OVERFLOW, FLAG_UNDERFLOW
-from normcheck.results import Deviation, Distance, RowKind, Rows, Statistic, Step, Tally, WorstRow
+from normcheck.results import ROW_KINDS, Deviation, Distance, Rows, Statistic, Step, Tally, WorstRow
 
 if TYPE_CHECKING:
     from normcheck.arithmetic.emulated import StepRecord
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 WORST_KEPT = 10
-BAD_KINDS: tuple[RowKind, ...] = ("nonfinite", "collapsed", "amplified", "shrunk")
-"""Classes of bad rows; the first that matches counts. A row's code is 1 + its index here, 0 for a good row."""
+BAD_KINDS = ROW_KINDS
+"""A row's code is 1 + the index of its class here, 0 for a good row."""
 
 
 @dataclass(slots=True)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from normcheck.arithmetic.orders import Order
 
 
-_ROW_STEPS = frozenset({"count", "saved", "running-update"})
+_ROW_STEPS = frozenset({"count", "saved", "running-update", "grad-parameter"})
 """Steps that only ever compute one number a row, always in float64 with a rounding."""
 
 

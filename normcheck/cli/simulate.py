@@ -15,6 +15,7 @@ from normcheck.cli.options import (
     THE_INPUT,
     THE_NORM,
     THE_REPORT,
+    Backward,
     Baseline,
     ConfigFile,
     Constant,
@@ -25,6 +26,8 @@ from normcheck.cli.options import (
     Fail,
     Format,
     Ftz,
+    GradDist,
+    GradStd,
     HtmlPath,
     Ignore,
     Implementations,
@@ -33,6 +36,7 @@ from normcheck.cli.options import (
     JsonPath,
     JunitPath,
     K,
+    LossScale,
     MarkdownPath,
     Mean,
     Mode,
@@ -121,6 +125,10 @@ def simulate(
     precision: Precisions = None,
     implementation: Implementations = None,
     params: Params = "half",
+    backward: Backward = False,
+    loss_scale: LossScale = 1.0,
+    grad_dist: GradDist = "gaussian",
+    grad_std: GradStd = 1.0,
     rounding: Rounding = "nearest-even",
     order: Order = None,
     ftz: Ftz = False,
@@ -142,8 +150,8 @@ def simulate(
     baseline: Baseline = None,
     jobs: Jobs = None,
     quiet: Quiet = False,
-    config: ConfigFile = None,  # noqa: ARG001 - these three are read before the command runs
-    isolated: Isolated = False,  # noqa: ARG001
+    config: ConfigFile = None,
+    isolated: Isolated = False,  # noqa: ARG001 - these two are read before the command runs
     show_settings: ShowSettings = False,  # noqa: ARG001
     debug: Debug = False,  # noqa: ARG001 - read where errors are shown
 ) -> None:
@@ -154,7 +162,7 @@ def simulate(
     Exit codes: 0 clean, 1 findings at or above --fail-on, 2 an error, 3 nothing was analysed.
     """
     paths = {"json": json_path, "sarif": sarif, "junit": junit, "html": html, "markdown": markdown}
-    to = delivery(form, paths, steps=steps)
+    to = delivery(form, paths, inputs=[baseline, config], steps=steps)
     precisions, norms, implementations = (
         names(precision, "fp16"),
         names(norm, "batch-l2"),
@@ -162,26 +170,27 @@ def simulate(
     )
     size = dimensions(shape)
     levels, limits = assignments(severity, "--severity"), numbers(threshold, "--threshold")
-    old = read_baseline(baseline, json_path)
-    home = reproduction(reproducer, reproducer_to)
+    old = read_baseline(baseline)
+    reproduced = reproduction(reproducer, reproducer_to)
     from normcheck.analysis.simulate import simulate as run
     from normcheck.arithmetic.kernels import are_compiled
 
     if not quiet and not are_compiled():
         say("compiling kernels for this machine; later runs load them")
     with progress("simulating", quiet=quiet) as tick:
-        report = run(
+        found = run(
             distribution=dist, mean=mean, std=std, seed=seed, precisions=precisions, norms=norms,
             implementations=implementations, shape=size, num_groups=num_groups, mode=mode.value, eps=eps,
             eps_comparable=eps_comparable, constant=constant.value, k=k, order=order, ftz=ftz, daz=daz,
             rounding=rounding,  # type: ignore[arg-type]  # any text: the engine says which it knows
-            params=params, select=names(select), ignore=names(ignore), severity=levels, thresholds=limits,
-            jobs=jobs, progress=tick, watch=home.watch if home else None,
+            params=params, backward=backward, loss_scale=loss_scale, grad_dist=grad_dist, grad_std=grad_std,
+            select=names(select), ignore=names(ignore), severity=levels, thresholds=limits,
+            jobs=jobs, progress=tick, watch=reproduced.watch if reproduced else None,
         )  # fmt: skip
-    if home is not None:
-        home.write(report, quiet=quiet)
-    report = gated(report, fail_on, old)
+    report = gated(found, fail_on, old)
     deliver(report, to)
+    if reproduced is not None:  # after the report, which must not be lost where nothing matches
+        reproduced.write(found, quiet=quiet)
     code = exit_code(report)
     if code is ExitCode.NOTHING:
         say(f"nothing was analysed: {'; '.join(skipped.reason for skipped in report.skipped)}")
