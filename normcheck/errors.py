@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,14 +26,20 @@ def unknown_name(kind: str, received: str, known: Iterable[str], listing: str) -
         known: the names that would have been right.
         listing: the command that lists them, such as ``"normcheck formats"``.
     """
-    names = sorted(set(known))
+    names = {name.lower(): name for name in sorted(set(known))}
     near = difflib.get_close_matches(received.lower(), names, n=3, cutoff=0.5)
-    hint = f"did you mean {', '.join(near)}? " if near else ""
+    hint = f"did you mean {', '.join(names[name] for name in near)}? " if near else ""
     return UsageError(f"unknown {kind} {received!r}: {hint}`{listing}` lists what exists")
 
 
 class UnreadableError(NormcheckError):
-    """Files that cannot be read as models: one argument for each, one line that names the file and says why."""
+    """Files that cannot be read as models: one argument for each, one line that names the file and says why.
+
+    Attributes:
+        report: the `Report` of a run that could read none of its files; None where there was no run.
+    """
+
+    report: Any = None
 
     def __str__(self) -> str:
         """All lines as one."""

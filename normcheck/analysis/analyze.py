@@ -147,11 +147,9 @@ def analyze(
         trust=trust,
         seed=seed,
     )
-    if loaded.unreadable and not loaded.found:
-        raise UnreadableError(*(item.reason for item in loaded.unreadable))
     premise = replace(premise, activations=loaded.activations, recorded=loaded.recorded)
     chosen = _chosen(loaded.found, _listed(layers))
-    for line in _announced(loaded.found, chosen):
+    for line in (*_announced(loaded.found, chosen), *_idle(rules, loaded)):
         if say is not None:
             say(line)
     checked = _run(chosen, premise, rules, jobs, progress or (lambda _fraction, _text: None), watch)
@@ -160,7 +158,12 @@ def analyze(
         "trusted": [found.path for found in loaded.found if found.trusted],
         "distribution": str(premise.noise.distribution),
     }
-    return _report(settings | what_ran, jobs, premise, rules, loaded, checked, named=bool(layers))
+    report = _report(settings | what_ran, jobs, premise, rules, loaded, checked, named=bool(layers))
+    if loaded.unreadable and not loaded.found:
+        error = UnreadableError(*(item.reason for item in loaded.unreadable))
+        error.report = report
+        raise error
+    return report
 
 
 def _report(
@@ -240,6 +243,13 @@ def _announced(found: Sequence[Found], chosen: Sequence[tuple[Found, Layer]]) ->
         kinds = Counter(layer.norm.name for owner, layer in chosen if owner is model)
         listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()) or "none"
         yield f"{model.path}: {model.reader}, norm layers: {listed}"
+
+
+def _idle(rules: Policy, loaded: Loaded) -> Iterator[str]:
+    """One line for each setting of the rules that is of layers which no model has."""
+    if loaded.found:
+        layers = [layer.name for model in loaded.found for layer in model.layers]
+        yield from rules.idle([*layers, *(item.name for item in loaded.skipped)])
 
 
 def _run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,7 +17,7 @@ from normcheck.norms.table import norm_named
 from normcheck.results import Skipped
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from normcheck.layers.activations import RecordedLayer
     from normcheck.layers.contents import Array
@@ -196,7 +197,7 @@ def _contents(
         return model, [contents_of(model, match=match)]
     if match is not None and factory is None:
         raise UsageError("match names classes of a live model: give a module, or --model package.module:factory")
-    paths = [model] if isinstance(model, str | os.PathLike) else list(model)
+    paths = _paths(model)
     contents = [item for path in paths for item in _readable(path, loaded, trust=trust)]
     if factory is None:
         if not paths:
@@ -213,6 +214,24 @@ def _contents(
     for item in contents:
         load_weights(module, item)
     return module, [contents_of(module, path=factory, match=match)]
+
+
+def _paths(model: Any) -> list[str | os.PathLike[str]]:
+    """The paths that a user gave.
+
+    Raises:
+        UsageError: something else, such as a state dict, or an empty path.
+    """
+    if isinstance(model, Mapping):
+        how = "save a state dict and give its path, or load it into its model and give that"
+        raise UsageError(f"{type(model).__name__} is no model: {how}")
+    listed = isinstance(model, Iterable) and not isinstance(model, str | bytes)
+    paths = list(model) if listed else [model]
+    if not all(isinstance(path, str | os.PathLike) for path in paths):
+        raise UsageError(f"{type(model).__name__} is no model: give a path, several paths, or a live torch module")
+    if "" in paths:
+        raise UsageError("the path of a model is empty: is a variable unset? Give . for the current folder")
+    return paths
 
 
 def _readable(path: str | os.PathLike[str], loaded: Loaded, *, trust: bool) -> list[Contents]:

@@ -7,7 +7,7 @@ import fnmatch
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from normcheck.analysis.thresholds import DEFAULTS, Thresholds
@@ -15,12 +15,17 @@ from normcheck.errors import UsageError, unknown_name
 from normcheck.results import SEVERITIES, Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from normcheck.results import Finding
 
 THRESHOLDS: tuple[str, ...] = tuple(f.name for f in dataclasses.fields(Thresholds))
 _ALL = "ALL"
+
+
+def _covers(glob: str | None, layer: str | None) -> bool:
+    """Whether a glob (None for any) is of a layer; also the very name, whose brackets a glob would take for a set."""
+    return glob in (None, layer) or fnmatch.fnmatchcase(layer or "", glob)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +35,13 @@ class Selector:
     code: str
     layer: str | None = None
 
+    def __str__(self) -> str:
+        """As it is written in an option."""
+        return f"{self.code or _ALL}{':' if self.layer else ''}{self.layer or ''}"
+
     def takes(self, rule: str, layer: str | None) -> bool:
         """Whether it is about that rule on that layer."""
-        return rule.startswith(self.code) and (self.layer is None or fnmatch.fnmatchcase(layer or "", self.layer))
+        return rule.startswith(self.code) and _covers(self.layer, layer)
 
     @property
     def weight(self) -> tuple[bool, int, int]:
@@ -56,7 +65,6 @@ class Policy:
     ignore: tuple[Selector, ...] = ()
     severities: tuple[tuple[Selector, Severity], ...] = ()
     thresholds: tuple[tuple[str | None, str, float], ...] = ()
-    _limits: dict[str | None, Thresholds] = field(default_factory=dict, compare=False, repr=False)
 
     def wants(self, rule: str, layer: str | None) -> bool:
         """Whether findings of that rule on that layer are reported."""
@@ -72,14 +80,17 @@ class Policy:
 
     def limits(self, layer: str | None) -> Thresholds:
         """The thresholds for a layer."""
-        if layer not in self._limits:
-            mine = [
-                (name, value)
-                for pattern, name, value in self.thresholds
-                if pattern is None or fnmatch.fnmatchcase(layer or "", pattern)
-            ]
-            self._limits[layer] = replace(DEFAULTS, **dict(mine)) if mine else DEFAULTS
-        return self._limits[layer]
+        return replace(DEFAULTS, **{name: value for glob, name, value in self.thresholds if _covers(glob, layer)})
+
+    def idle(self, layers: Collection[str]) -> Iterator[str]:
+        """Yield what is said of layers that none of these is."""
+        said = [("select", s.layer, str(s)) for s in self.select]
+        said += [("ignore", s.layer, str(s)) for s in self.ignore]
+        said += [("severity", s.layer, str(s)) for s, _ in self.severities]
+        said += [("threshold", glob, f"{glob}:{name}") for glob, name, _ in self.thresholds]
+        for option, glob, text in said:
+            if glob is not None and not any(_covers(glob, layer) for layer in layers):
+                yield f"{option} {text!r} matches no layer"
 
     def judged(self, findings: Sequence[Finding], *, as_notes: bool = False) -> tuple[list[Finding], int]:
         """The findings that are reported, at their levels, and how many more there are.
@@ -137,7 +148,7 @@ def _selector(text: str, codes: tuple[str, ...]) -> Selector:
     if code == _ALL:
         code = ""
     elif not code or not any(known.startswith(code) for known in codes):
-        raise unknown_name("rule", before.strip(), [known.lower() for known in codes], "normcheck rules")
+        raise unknown_name("rule", before.strip(), codes, "normcheck rules")
     if colon and not layer:
         raise UsageError(f"{text!r} names no layers: write CODE for all, or CODE:PATTERN, as in 'NC102:encoder.*'")
     return Selector(code, layer or None)

@@ -54,11 +54,12 @@ from normcheck.cli.options import (
     dimensions,
     names,
     numbers,
+    path,
     whole,
 )
 from normcheck.cli.reproduce import reproduction
 from normcheck.cli.terminal import progress, say
-from normcheck.errors import UsageError
+from normcheck.errors import UnreadableError, UsageError
 
 if TYPE_CHECKING:
     from normcheck.results import Report
@@ -120,13 +121,19 @@ AsMode = Annotated[
 Activations = Annotated[
     str | None,
     typer.Option(
-        metavar="FILE", rich_help_panel=THE_INPUT,
+        parser=path, metavar="FILE", rich_help_panel=THE_INPUT,
         help="Recorded inputs of layers, by name: .safetensors, .npz or .pt.",
     ),
 ]  # fmt: skip
 InputFile = Annotated[
     str | None,
-    typer.Option("--input", metavar="FILE", rich_help_panel=THE_INPUT, help="Run the model of --model on this tensor."),
+    typer.Option(
+        "--input",
+        parser=path,
+        metavar="FILE",
+        rich_help_panel=THE_INPUT,
+        help="Run the model of --model on this tensor.",
+    ),
 ]
 BatchSize = Annotated[
     int, typer.Option(parser=whole, metavar="N", rich_help_panel=THE_INPUT, help="Samples in an assumed input.")
@@ -202,8 +209,8 @@ def analyze(
     baseline: Baseline = None,
     jobs: Jobs = None,
     quiet: Quiet = False,
-    config: ConfigFile = None,  # noqa: ARG001 - these three are read before the command runs
-    isolated: Isolated = False,  # noqa: ARG001
+    config: ConfigFile = None,
+    isolated: Isolated = False,  # noqa: ARG001 - these two are read before the command runs
     show_settings: ShowSettings = False,  # noqa: ARG001
     debug: Debug = False,  # noqa: ARG001 - read where errors are shown
 ) -> None:
@@ -214,7 +221,7 @@ def analyze(
     Exit codes: 0 clean, 1 findings at or above --fail-on, 2 an error or a file that cannot be read, 3 no layer found.
     """
     paths = {"json": json_path, "sarif": sarif, "junit": junit, "html": html, "markdown": markdown}
-    to = delivery(form, paths, top=top)
+    to = delivery(form, paths, inputs=[*(models or ()), activations, input_file, baseline, config], top=top)
     if not models and model_factory is None:
         raise UsageError("no model: give the path of a file or directory, or --model MODULE:NAME")
     patterns, positions = names(layer), dimensions(spatial, "--spatial", "8,8")
@@ -222,8 +229,8 @@ def analyze(
     norms, implementations = names(norm), names(implementation)
     kinds, epsilons = names(kind), names(eps)
     levels, limits = assignments(severity, "--severity"), numbers(threshold, "--threshold")
-    old = read_baseline(baseline, json_path)
-    home = reproduction(reproducer, reproducer_to)
+    old = read_baseline(baseline)
+    reproduced = reproduction(reproducer, reproducer_to)
     from normcheck.analysis.analyze import analyze as run
     from normcheck.arithmetic.kernels import are_compiled
     from normcheck.layers.discovery.discover import parse_eps, parse_kind
@@ -232,23 +239,28 @@ def analyze(
     if not quiet and not are_compiled():
         say("compiling kernels for this machine; later runs load them")
     with progress("analyzing", quiet=quiet) as tick:
-        report = run(
-            tuple(models or ()), activations=activations, model_factory=model_factory, input_file=input_file,
-            precisions=precisions, norms=norms, implementations=implementations, params=params,
-            mode=mode.value if mode else None, distribution=dist, mean=mean, std=std, seed=seed,
-            batch_size=batch_size, spatial=positions, kinds=tuple(map(parse_kind, kinds)),
-            eps=tuple(map(parse_eps, epsilons)), layers=patterns, trust=trust, constant=constant.value, k=k,
-            rounding=rounding,  # type: ignore[arg-type]  # any text: the engine says which it knows
-            order=order, ftz=ftz, daz=daz, select=names(select), ignore=names(ignore), severity=levels,
-            thresholds=limits, jobs=jobs, progress=tick, say=None if quiet else say,
-            watch=home.watch if home else None,
-        )  # fmt: skip
-    for item in report.unreadable:
+        try:
+            found = run(
+                tuple(models or ()), activations=activations, model_factory=model_factory, input_file=input_file,
+                precisions=precisions, norms=norms, implementations=implementations, params=params,
+                mode=mode.value if mode else None, distribution=dist, mean=mean, std=std, seed=seed,
+                batch_size=batch_size, spatial=positions, kinds=tuple(map(parse_kind, kinds)),
+                eps=tuple(map(parse_eps, epsilons)), layers=patterns, trust=trust, constant=constant.value, k=k,
+                rounding=rounding,  # type: ignore[arg-type]  # any text: the engine says which it knows
+                order=order, ftz=ftz, daz=daz, select=names(select), ignore=names(ignore), severity=levels,
+                thresholds=limits, jobs=jobs, progress=tick, say=None if quiet else say,
+                watch=reproduced.watch if reproduced else None,
+            )  # fmt: skip
+        except UnreadableError as error:  # of all files: the report says so in every format
+            if error.report is None:
+                raise
+            found = error.report
+    for item in found.unreadable:
         say(f"error: {whole(item)}")
-    if home is not None:
-        home.write(report, quiet=quiet)
-    report = gated(report, fail_on, old)
+    report = gated(found, fail_on, old)
     deliver(report, replace(to, steps=bool(patterns)))
+    if reproduced is not None:  # after the report, which must not be lost where nothing matches
+        reproduced.write(found, quiet=quiet)
     code = exit_code(report)
     if code is ExitCode.NOTHING:
         say(f"nothing was analysed: {_why(report)}")

@@ -14,7 +14,7 @@ from normcheck.cli.deliver import OUTPUTS
 from normcheck.cli.exit_codes import ExitCode
 from normcheck.cli.files import STDOUT
 from normcheck.cli.listing import show_list
-from normcheck.cli.options import PATHS, ListFormat, names
+from normcheck.cli.options import EMPTY_PATH, PATHS, ListFormat, names
 from normcheck.cli.settings import (
     CONFIG,
     PREFIX,
@@ -29,6 +29,7 @@ from normcheck.cli.settings import (
     of_file,
     shown,
 )
+from normcheck.cli.values import check
 from normcheck.errors import UsageError
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ class Configured(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         """Run the command, or show its settings."""
         if not ctx.params["show_settings"]:
+            if file := ctx.meta[_FILE]:  # also one that was found, not named
+                ctx.params["config"] = str(file.path)
             return super().invoke(ctx)
         _show(self, ctx)
         return ExitCode.CLEAN
@@ -109,6 +112,8 @@ def _kind(hint: Any) -> type:
 
 
 def _file(path: str | None) -> File | None:
+    if path == "":
+        raise UsageError(f"--config: {EMPTY_PATH}")
     if path is not None:
         return load(Path(path))
     try:
@@ -148,6 +153,9 @@ def _show(command: Any, ctx: Any) -> None:
     ctx.params["form"] = values["form"].value if "form" in values else None
     params = {param.name: param for param in command.params}
     options = options_of(command).values()
+    for option in options:  # what files and variables say is known to be good
+        if (value := ctx.params[option.parameter]) is not None:
+            check(option.key, value, f"--{option.key}")
     entries = tuple(_entry(option, params[option.parameter], ctx, as_json=as_json) for option in options)
     listing = Listing(
         entries=entries,

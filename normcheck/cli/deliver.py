@@ -9,11 +9,12 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from normcheck.cli.files import STDOUT, check_writable, emit, write_whole
+from normcheck.cli.overwriting import check_replaceable
 from normcheck.cli.terminal import color, width
 from normcheck.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from normcheck.results import Report
 
@@ -58,15 +59,21 @@ class Delivery:
 
 
 def delivery(
-    stdout: ReportFormat | None, paths: Mapping[str, str | None], *, steps: bool = False, top: int | None = None
+    stdout: ReportFormat | None,
+    paths: Mapping[str, str | None],
+    *,
+    inputs: Sequence[str | None] = (),
+    steps: bool = False,
+    top: int | None = None,
 ) -> Delivery:
     """Return what the options ask for, once it is known that it can be done.
 
     Args:
-        stdout: what --format says. paths: what the option of each output says. steps, top: of the table.
+        stdout: what --format says. paths: what the option of each output says. inputs: paths of what the run reads.
+        steps, top: of the table.
 
     Raises:
-        UsageError: the options contradict each other, or a file cannot be written.
+        UsageError: the options contradict each other, or a file cannot be written, or would replace what is no report.
     """
     given = {output: path for output, path in paths.items() if path is not None}
     shown = _on_stdout(stdout, [output for output, path in given.items() if path == STDOUT])
@@ -75,8 +82,9 @@ def delivery(
         raise UsageError("--steps is for the table: JSON reports always hold all steps; leave it out")
     if top is not None and top < 1:
         raise UsageError(f"--top {top}: give 1 or more, or leave it out to see all rows")
-    for _, path in files:
+    for output, path in files:
         check_writable(path)
+        check_replaceable(output, path, inputs)
     _check_different(files)
     return Delivery(shown, files, steps, top)
 
@@ -104,6 +112,8 @@ def deliver(report: Report, to: Delivery) -> None:
     """Write the files first: a reader of standard output that goes away must not cost them."""
     for output, path in to.files:
         write_whole(path, _pieces(output, report))
+    if to.stdout == ReportFormat.TABLE and report.unreadable and not (report.layers or report.skipped):
+        return  # nothing could be read: standard error has said so, and the table has no more to say
     emit(_shown(report, to), None if to.stdout == ReportFormat.TABLE else "utf-8")
 
 

@@ -29,14 +29,11 @@ class FailOn(StrEnum):
 
 
 def exit_code(report: Report) -> ExitCode:
-    """Return 2 where a file could not be read, 3 without results, 1 for a finding at or above `fail_on`, else 0."""
-    from normcheck.results import SEVERITIES
+    """Return 2 where a file could not be read, 3 where a run has no results, 1 for `failures`, else 0."""
+    from normcheck.render.counts import failures
 
     if report.unreadable:
         return ExitCode.ERROR
-    if not report.results:
+    if not report.results and report.command != "diff":
         return ExitCode.NOTHING
-    if report.fail_on == "never":
-        return ExitCode.CLEAN
-    failing = SEVERITIES[: SEVERITIES.index(report.fail_on) + 1]
-    return ExitCode.FINDINGS if any(f.severity in failing for f in report.findings) else ExitCode.CLEAN
+    return ExitCode.FINDINGS if failures(report) else ExitCode.CLEAN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import sys
 from pathlib import Path
@@ -16,6 +17,17 @@ if TYPE_CHECKING:
 STDOUT = "-"
 """The path that means standard output."""
 
+_DESCRIPTORS = re.compile(r"/dev/(?:(stdout)|(stderr)|fd/(\d+))|/proc/self/fd/(\d+)")
+
+
+def descriptor_of(path: str) -> int | None:
+    """Return the open file that a path such as ``/dev/stdout`` or ``/dev/fd/63`` stands for; None for other paths."""
+    found = _DESCRIPTORS.fullmatch(path)
+    if found is None:
+        return None
+    out, err, *numbers = found.groups()
+    return 1 if out else 2 if err else int(next(number for number in numbers if number))
+
 
 def check_writable(path: str) -> None:
     """Make sure, before anything is computed, that `write_whole` can write there; leaves nothing behind.
@@ -25,6 +37,9 @@ def check_writable(path: str) -> None:
     """
     target = _target(path)
     try:
+        if (descriptor := descriptor_of(path)) is not None:
+            os.fstat(descriptor)
+            return
         if target.is_dir():
             raise UsageError(f"cannot write {path}: it is a directory; give the path of a file")
         if not target.parent.is_dir():
@@ -47,14 +62,18 @@ def write_bytes(path: str, pieces: Iterable[bytes]) -> None:
     """Write the pieces of something into a file that is there completely or, whatever happens meanwhile, as before.
 
     They go into a temporary file in the same directory, to the disk, which then takes the file's name.
-    Links are followed; what is no regular file (a pipe, a device) is written to in place.
+    Links are followed; what is no regular file (a pipe, a device) is written to in place, and what is open already,
+    such as /dev/stdout, from where it stands.
 
     Raises:
         NormcheckError: it cannot be written; nothing is left behind.
     """
     target = _target(path)
     try:
-        if _is_replaceable(target):
+        if (descriptor := descriptor_of(path)) is not None:
+            with os.fdopen(os.dup(descriptor), "wb") as file:
+                file.writelines(pieces)
+        elif _is_replaceable(target):
             _replace(target, pieces)
         else:
             with target.open("wb") as file:

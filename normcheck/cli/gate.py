@@ -6,28 +6,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from normcheck.errors import UnreadableError, UsageError
+from normcheck.errors import UnreadableError
 
 if TYPE_CHECKING:
     from normcheck.cli.exit_codes import FailOn
     from normcheck.results import Report
 
 
-def read_baseline(path: str | None, written: str | None) -> tuple[str, Report] | None:
+def read_baseline(path: str | None) -> tuple[str, Report] | None:
     """Return the path and the report in it; None for no path. Read before anything is computed.
 
-    `written`: where this run's report goes, which holds only what is new: in the baseline's place it would end it.
-
     Raises:
-        UsageError: the two are one file.
         UnreadableError: no file, or no whole report of this format; the message says how to make one.
     """
     if path is None:
         return None
     if not Path(path).exists():
         raise UnreadableError(f"{path}: no such file: to make a baseline, run with --json {path} instead of --baseline")
-    if written is not None and Path(written).resolve() == Path(path).resolve():
-        raise UsageError(f"--json {written} would replace the baseline by what is new: write it without --baseline")
     return path, read_report(path)
 
 

@@ -73,7 +73,7 @@ def run(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the last line of defence: an error is one line, not a traceback
         if "--debug" in arguments:
             traceback.print_exc()
-        for line in _explained(error):
+        for line in _explained(error, arguments):
             say(f"error: {line}")
         return ExitCode.ERROR
     if code == ExitCode.INTERRUPTED:  # Typer turns the interrupt into this code itself
@@ -83,19 +83,21 @@ def run(arguments: list[str]) -> int:
     return int(code)
 
 
-def _explained(error: Exception) -> list[str]:
+def _explained(error: Exception, arguments: Sequence[str]) -> list[str]:
     """Return what went wrong, and what to do: one line, but for files one each."""
     if isinstance(error, UnreadableError):
         return list(map(str, error.args))
     if isinstance(error, NormcheckError):
         return [str(error)]
     if isinstance(error, _TyperError):
-        return [_usage(error)]
+        return [_usage(error, arguments)]
     return [f"internal error: {type(error).__name__}: {error}; --debug shows the traceback"]
 
 
-def _usage(error: Any) -> str:
-    """Return Typer's message with the command whose help says what is allowed."""
-    command = error.ctx.command_path if getattr(error, "ctx", None) else "normcheck"
+def _usage(error: Any, arguments: Sequence[str]) -> str:
+    """Return Typer's message with the command whose help says what is allowed: not every error knows it."""
+    group: Any = typer.main.get_command(app)
+    named = [name for name in arguments[:1] if name in group.commands]
+    command = error.ctx.command_path if getattr(error, "ctx", None) else " ".join(["normcheck", *named])
     message = error.format_message().replace("Value error, ", "").rstrip(".")
     return f"{message}; `{command} --help` shows what can be given"

@@ -40,6 +40,10 @@ class Constant(StrEnum):
     PAPER = "paper"
 
 
+EMPTY_PATH = "the path is empty, as that of a variable that is not set"
+"""What is said of it, whatever the option."""
+
+
 def whole(text: str) -> int:
     """Return a whole number.
 
@@ -58,6 +62,17 @@ def real(text: str) -> float:
     return _number(float, text, "a number")
 
 
+def path(text: str) -> str:
+    """Return the path of a file.
+
+    Raises:
+        typer.BadParameter: it is empty.
+    """
+    if not text:
+        raise typer.BadParameter(EMPTY_PATH)
+    return text
+
+
 def _number(kind: Callable[[str], N], text: str, what: str) -> N:
     try:
         return kind(text)
@@ -70,6 +85,7 @@ PATHS = ("PATH", "FILE", "REPORT.json")
 
 THE_MODEL, THE_NORM, THE_INPUT = "The model", "The norm", "The input"
 THE_ARITHMETIC, THE_RULES, THE_REPORT = "The arithmetic", "The rules", "The report"
+THE_GRADIENT = "The gradient"
 """Panels of the help."""
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -133,6 +149,23 @@ Seed = Annotated[
 ]
 Ftz = Annotated[bool, typer.Option("--ftz", rich_help_panel=THE_ARITHMETIC, help="Flush subnormal results to zero.")]
 Daz = Annotated[bool, typer.Option("--daz", rich_help_panel=THE_ARITHMETIC, help="Take subnormal operands as zero.")]
+Backward = Annotated[bool, typer.Option("--backward", rich_help_panel=THE_GRADIENT, help="Run the backward pass too.")]
+LossScale = Annotated[
+    float,
+    typer.Option(
+        parser=real, metavar="X", rich_help_panel=THE_GRADIENT, help="Factor of the gradient before it is stored."
+    ),
+]
+GradDist = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", rich_help_panel=THE_GRADIENT, autocompletion=completion.distributions,
+        help="Distribution of the gradient that arrives at the output, with the next seed.",
+    ),
+]  # fmt: skip
+GradStd = Annotated[
+    float, typer.Option(parser=real, metavar="X", rich_help_panel=THE_GRADIENT, help="Scale of that gradient.")
+]
 Format = Annotated[
     ReportFormat | None,
     typer.Option("--format", show_default="table", rich_help_panel=THE_REPORT, help="Report on standard output."),
@@ -140,24 +173,31 @@ Format = Annotated[
 JsonPath = Annotated[
     str | None,
     typer.Option(
-        "--json", metavar="PATH", rich_help_panel=THE_REPORT,
+        "--json", parser=path, metavar="PATH", rich_help_panel=THE_REPORT,
         help="Write a JSON report there too; - replaces the table on standard output.",
     ),
 ]  # fmt: skip
 SarifPath = Annotated[
     str | None,
-    typer.Option("--sarif", metavar="PATH", rich_help_panel=THE_REPORT, help="SARIF 2.1.0, for code scanning."),
+    typer.Option(
+        "--sarif", parser=path, metavar="PATH", rich_help_panel=THE_REPORT, help="SARIF 2.1.0, for code scanning."
+    ),
 ]
 JunitPath = Annotated[
     str | None,
-    typer.Option("--junit", metavar="PATH", rich_help_panel=THE_REPORT, help="JUnit XML: a test for each layer."),
+    typer.Option(
+        "--junit", parser=path, metavar="PATH", rich_help_panel=THE_REPORT, help="JUnit XML: a test for each layer."
+    ),
 ]
 HtmlPath = Annotated[
-    str | None, typer.Option("--html", metavar="PATH", rich_help_panel=THE_REPORT, help="A page to look at.")
+    str | None,
+    typer.Option("--html", parser=path, metavar="PATH", rich_help_panel=THE_REPORT, help="A page to look at."),
 ]
 MarkdownPath = Annotated[
     str | None,
-    typer.Option("--markdown", metavar="PATH", rich_help_panel=THE_REPORT, help="Markdown, for a summary of a job."),
+    typer.Option(
+        "--markdown", parser=path, metavar="PATH", rich_help_panel=THE_REPORT, help="Markdown, for a summary of a job."
+    ),
 ]
 Reproducer = Annotated[
     str | None,
@@ -169,14 +209,16 @@ Reproducer = Annotated[
 ReproducerTo = Annotated[
     str | None,
     typer.Option(
-        "--reproducer-to", metavar="PATH", show_default="named after the result", rich_help_panel=THE_REPORT,
+        "--reproducer-to", parser=path, metavar="PATH", show_default="named after the result",
+        rich_help_panel=THE_REPORT,
         help="Path of that script, PATH.py; its data goes beside it, into PATH.npz.",
     ),
 ]  # fmt: skip
 Baseline = Annotated[
     str | None,
     typer.Option(
-        metavar="REPORT.json", rich_help_panel=THE_RULES, help="Only what is new or worse than in that report."
+        parser=path, metavar="REPORT.json", rich_help_panel=THE_RULES,
+        help="Only what is new or worse than in that report.",
     ),
 ]  # fmt: skip
 Select = Annotated[

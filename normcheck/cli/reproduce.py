@@ -44,13 +44,13 @@ class Reproduction:
         """Write the script and its data, or say why there is nothing to write.
 
         Raises:
-            UsageError: nothing matches, or a file in the way is not a reproducer's.
+            UsageError: no layer matches, or a file in the way is not a reproducer's.
         """
         if not report.results:
             return  # nothing was analysed, which is said anyway
-        candidate = self.wanted.chosen(report)
+        candidate = self.wanted.best
         if candidate is None:
-            say(f"--reproducer {self.wanted.text}: nothing to reproduce: nothing was found there that rows show")
+            say(f"--reproducer {self.wanted.text}: nothing to reproduce: {self.wanted.why_none(report)}")
             return
         script, data = _paths(self.path or file_name(candidate))
         _write(candidate, script, data)

@@ -33,7 +33,7 @@ PAIRS: dict[str, type] = {"eps": float, "kind": str, "severity": str, "threshold
 
 _ALIASES = {"thresholds": "threshold"}
 RUNS_CODE = ("model", "trust")
-"""Options that let code run. A file that was only found, in a folder that somebody else wrote, must not give them."""
+"""Options that let code run: only for the command line and the environment, since a file may be somebody else's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +109,10 @@ def load(path: Path) -> File:
     """
     table = _toml(path)
     if path.name != SHARED_FILE:
+        if _mine(table):
+            raise UsageError(
+                f"{shown(path)}: tool.normcheck is for {SHARED_FILE}: here keys stand without it, as [analyze]"
+            )
         return File(path, table)
     if not _mine(table):
         raise UsageError(f"{shown(path)}: it has no table [tool.normcheck]; add one, or name another file")
@@ -138,8 +142,8 @@ def _toml(path: Path) -> dict[str, Any]:
 
 
 def shown(path: Path) -> str:
-    """Return a path as it is shown: from the current folder."""
-    return os.path.relpath(path)
+    """Return a path as it is shown: from the current folder, unless it is shorter as it is."""
+    return min(os.path.relpath(path), str(path), key=len)
 
 
 # ---------------------------------------------------------------------------------------------------- of a file
@@ -200,6 +204,8 @@ def _taken(table: Mapping[str, Any], command: str, options: Mapping[str, Option]
             place = file.at(*above, key)
             if (taken := _from_toml(option, value, place)) is None:
                 raise UsageError(f"{place}: {command} takes {option.allowed}, received {_written(value)}")
+            if option.is_path and not taken:
+                raise UsageError(f"{place}: the path is empty")
             taken = _placed(option, taken, file.path.parent)
             check(option.key, taken, place)
             out[option.parameter] = Value(taken, place)

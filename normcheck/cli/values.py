@@ -1,7 +1,8 @@
-"""Names that settings give, checked where they stand, so that an error can say where that is."""
+"""Names and numbers that settings give, checked where they stand, so that an error can say where that is."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from normcheck.cli.options import assignments, dimensions, names, numbers
@@ -12,16 +13,17 @@ if TYPE_CHECKING:
 
 
 def check(key: str, value: Any, place: str) -> None:
-    """Make sure that the names in the value of an option exist, whatever else the run finds wrong with it.
+    """Make sure that the names in the value of an option exist and its number can be, whatever else a run finds wrong.
 
     Raises:
-        UsageError: they do not; the message begins with the place.
+        UsageError: they do not, or it cannot; the message begins with the place.
     """
     try:
         if key in _CHECKS:
             _CHECKS[key](value)
     except UsageError as error:
-        raise UsageError(f"{place}: {error}") from error
+        said = str(error)
+        raise UsageError(said if said.startswith(place) else f"{place}: {said}") from error
 
 
 def _precisions(value: list[str]) -> None:
@@ -87,6 +89,57 @@ def _threshold(value: list[str]) -> None:
     policy((), (), (), numbers(value, "--threshold"))
 
 
+def _at_least(least: int) -> Callable[[int], None]:
+    def check_number(value: int) -> None:
+        if value < least:
+            raise UsageError(f"give {least} or more, received {value}")
+
+    return check_number
+
+
+def _seed(value: int) -> None:
+    if not 0 <= value < 2**64:
+        raise UsageError(f"give a number from 0 to 2**64 - 1, received {value}")
+
+
+def _finite(value: float) -> None:
+    if not math.isfinite(value):
+        raise UsageError(f"give a finite number, received {value:g}")
+
+
+def _scale(value: float) -> None:
+    _finite(value)
+    if value < 0:
+        raise UsageError(f"give 0 or more, received {value:g}")
+
+
+def _factor(value: float) -> None:
+    if not 0 < value < math.inf:
+        raise UsageError(f"give a finite number above 0, received {value:g}")
+
+
+def _sizes(sizes: tuple[int, ...]) -> None:
+    for size in sizes:
+        _at_least(1)(size)
+
+
+def _eps(value: float | list[str]) -> None:
+    from normcheck.layers.discovery.discover import parse_eps
+
+    if isinstance(value, float | int):
+        _scale(value)
+    else:
+        for text in names(value):
+            parse_eps(text)
+
+
+def _kinds(value: list[str]) -> None:
+    from normcheck.layers.discovery.discover import parse_kind
+
+    for text in names(value):
+        parse_kind(text)
+
+
 _CHECKS: dict[str, Callable[[Any], object]] = {
     "precision": _precisions,
     "norm": _norms,
@@ -95,11 +148,24 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
     "rounding": _rounding,
     "params": _params,
     "dist": _dist,
+    "grad-dist": _dist,
     "select": _selectors,
     "ignore": _selectors,
     "severity": _severity,
     "threshold": _threshold,
     "layer": names,
-    "shape": dimensions,
-    "spatial": lambda value: dimensions(value, "--spatial", "8,8"),
+    "jobs": _at_least(1),
+    "top": _at_least(1),
+    "k": _at_least(1),
+    "batch-size": _at_least(1),
+    "num-groups": _at_least(1),
+    "seed": _seed,
+    "mean": _finite,
+    "std": _scale,
+    "grad-std": _scale,
+    "shape": lambda value: _sizes(dimensions(value)),
+    "spatial": lambda value: _sizes(dimensions(value, "--spatial", "8,8")),
+    "eps": _eps,
+    "kind": _kinds,
+    "loss-scale": _factor,
 }

@@ -35,12 +35,42 @@ def test_without_selectors_every_rule_is_in_force():
     assert all(EVERYTHING.wants(code, None) for code in CODES)
 
 
+def test_an_unknown_code_has_its_nearest_as_they_are_written():
+    with pytest.raises(UsageError, match=r"unknown rule 'nc1022': did you mean NC102, "):
+        policy_with(select=["nc1022"])
+
+
+def test_what_is_said_of_no_layer_is_known():
+    rules = policy_with(
+        select=["NC1", "NC102:encoder.*", "nc3:decoder.*"],
+        ignore=["ALL:head", "NC102:a[0]"],
+        severity={"NC103:encoder": "note", "NC401": "error"},
+        thresholds={"coherent": 1.0, "tail.*:coherent": 2.0},
+    )
+    assert list(rules.idle(["encoder.0.norm", "a[0]"])) == [
+        "select 'NC3:decoder.*' matches no layer",
+        "ignore 'ALL:head' matches no layer",
+        "severity 'NC103:encoder' matches no layer",
+        "threshold 'tail.*:coherent' matches no layer",
+    ]
+    assert list(rules.idle(["encoder", "decoder.0", "encoder.0", "head", "tail.norm", "a[0]"])) == []
+
+
+def test_a_run_says_what_is_of_no_layer_also_where_only_some_are_asked_for():
+    said = []
+    words = {"ignore": ["NC102:no.*", "NC103:hidden_norm"], "layers": ["input_norm"]}
+    analyze(DATA / "breast-cancer-mlp.pt", precisions=["fp16"], mode="eval", jobs=1, say=said.append, **words)
+    assert said[1:] == ["ignore 'NC102:no.*' matches no layer"]
+
+
 @pytest.mark.parametrize("text", ["NC102", "nc102", " NC102 ", "NC102:*", "NC102:encoder.*", "NC102 : encoder.0.norm"])
 def test_a_code_selects_one_rule(text):
     assert wanted(select=[text]) == ["NC102"]
 
 
-@pytest.mark.parametrize(("prefix", "count"), [("NC1", 6), ("NC2", 5), ("NC3", 6), ("NC4", 4), ("NC", 21), ("ALL", 21)])
+@pytest.mark.parametrize(
+    ("prefix", "count"), [("NC1", 6), ("NC2", 5), ("NC3", 6), ("NC4", 4), ("NC5", 3), ("NC", 24), ("ALL", 24)]
+)
 def test_the_beginning_of_a_code_selects_all_that_begin_so(prefix, count):
     chosen = wanted(select=[prefix])
     assert len(chosen) == count
@@ -94,18 +124,28 @@ def test_the_last_level_that_matches_is_given():
     assert policy_with(severity={"NC301": "note", "ALL": "error"}).severity("NC301", None) == "error"
 
 
+def test_a_layer_can_be_named_as_it_is_brackets_and_all():
+    policy = policy_with(ignore=["NC102:params[0].norm"], thresholds={"params[0].norm:deviation": 1.0})
+    assert [policy.wants("NC102", name) for name in ("params[0].norm", "params0.norm", "params[1].norm")] == [
+        False,
+        False,
+        True,
+    ]
+    assert policy.limits("params[0].norm") == replace(DEFAULTS, deviation=1.0)
+
+
 def test_the_last_threshold_that_matches_is_taken():
     limits = policy_with(thresholds=[("headroom_bits", 2), ("head.*:headroom-bits", 4.0), ("*.0:COHERENT", 8)])
     assert limits.limits("tail") == replace(DEFAULTS, headroom_bits=2.0)
     assert limits.limits("head.0") == replace(DEFAULTS, headroom_bits=4.0, coherent=8.0)
     assert limits.limits(None) == replace(DEFAULTS, headroom_bits=2.0)
-    assert policy_with(thresholds={"a:deviation": 1.0}).limits("b") is DEFAULTS
+    assert policy_with(thresholds={"a:deviation": 1.0}).limits("b") == DEFAULTS
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ({"select": ["NC110"]}, "unknown rule 'NC110'.*nc10.*normcheck rules"),
+        ({"select": ["NC110"]}, "unknown rule 'NC110'.*NC10.*normcheck rules"),
         ({"ignore": ["NC9:encoder.*"]}, "unknown rule 'NC9'.*normcheck rules"),
         ({"ignore": ["silent-collapse"]}, "unknown rule 'silent-collapse'"),
         ({"select": [""]}, "unknown rule ''"),

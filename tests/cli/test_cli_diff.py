@@ -152,6 +152,18 @@ def test_a_diff_loads_nothing_heavy(saved):
     assert loaded.isdisjoint({"torch", "numba", "numpy", "scipy"})
 
 
+@pytest.mark.parametrize("output", ["json", "html", "sarif", "junit", "markdown"])
+@pytest.mark.parametrize("name", ["old.json", "new.json", "link"])
+def test_the_reports_that_are_compared_are_not_overwritten(normcheck, saved, tmp_path, output, name):
+    old, new = saved("old.json", REPORT), saved("new.json", without(REPORT, "NC102"))
+    (tmp_path / "link").symlink_to("old.json")
+    before = (old.read_bytes(), new.read_bytes())
+    outcome = normcheck("diff", old, new, f"--{output}", tmp_path / name)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "this run reads that file" in outcome.err
+    assert (old.read_bytes(), new.read_bytes()) == before
+
+
 # --------------------------------------------------------------------------------------------------- --baseline
 
 
@@ -188,7 +200,7 @@ def test_the_baseline_is_not_overwritten_by_what_is_new(engine, normcheck, saved
     monkeypatch.chdir(baseline.parent)
     outcome = normcheck("simulate", "--baseline", baseline, "--json", "base.json")
     assert outcome.code == 2
-    assert "would replace the baseline" in outcome.err
+    assert "--json base.json: this run reads that file" in outcome.err
     assert baseline.read_text(encoding="utf-8") == render(REPORT)
     assert engine.calls == []
 

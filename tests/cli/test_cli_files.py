@@ -15,9 +15,10 @@ from hand_built import REPORT
 
 from normcheck.cli.files import check_writable, write_whole
 from normcheck.errors import NormcheckError, UsageError
-from normcheck.render import json_report
+from normcheck.render import json_report, table
 
-OLD = "what was there before"
+OLD = '{"format": 1, "said": "what was there before"}'
+OLD_OF = {"json": OLD, "html": "<!doctype html><p>what was there before</p>"}
 
 
 def listing(folder):
@@ -192,6 +193,23 @@ def test_devices_and_pipes_are_written_to_not_replaced(tmp_path):
     assert listing(tmp_path) == ["pipe"]
 
 
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_what_is_open_already_is_written_from_where_it_stands(process, tmp_path, name):
+    child = process("report", "simulate", "--json", name, "--quiet")
+    through_a_pipe, said = child.communicate()
+    assert (child.returncode, said) == (1, b"")
+    with (tmp_path / "out").open("wb") as file:
+        process("report", "simulate", "--json", name, "--quiet", stdout=file).wait()
+    assert (tmp_path / "out").read_bytes() == through_a_pipe
+    assert through_a_pipe.decode() == json_report.render(REPORT) + table.render(REPORT, width=80)
+
+
+def test_what_is_not_open_is_found_before_the_computation(engine, normcheck):
+    outcome = normcheck("simulate", "--json", "/dev/fd/987")
+    assert outcome == (2, "", "normcheck: error: cannot write /dev/fd/987: Bad file descriptor\n")
+    assert engine.calls == []
+
+
 def partial(folder):
     """How much is in the temporary file; nothing where there is none, or it goes away meanwhile."""
     with contextlib.suppress(FileNotFoundError):
@@ -204,7 +222,7 @@ def partial(folder):
 def test_a_kill_in_the_middle_of_writing_leaves_the_old_report_whole(process, tmp_path, output, written):
     """The kernel ends the process when at least so much of a report of many megabytes is in the new file."""
     path = tmp_path / f"report.{output}"
-    path.write_text(OLD)
+    path.write_text(OLD_OF[output])
     child = process("big", "simulate", f"--{output}", path, "--quiet")
     deadline = time.monotonic() + 60
     while partial(tmp_path) < written and child.poll() is None:
@@ -212,7 +230,7 @@ def test_a_kill_in_the_middle_of_writing_leaves_the_old_report_whole(process, tm
     os.kill(child.pid, signal.SIGKILL)
     child.communicate()
     assert child.returncode == -signal.SIGKILL
-    assert path.read_text() == OLD
+    assert path.read_text() == OLD_OF[output]
     assert partial(tmp_path) >= written
 
 

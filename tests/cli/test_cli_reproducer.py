@@ -158,12 +158,13 @@ def test_what_cannot_be_done_is_refused_before_the_computation(engine, normcheck
 
 @pytest.mark.parametrize(
     ("spec", "message"),
-    [("NC101", "these rules fired: NC102"), ("NC102:bn*", "matches no layer; there are batch-l2")],
+    [("NC102:bn*", "matches no layer; there are batch-l2"), ("bn1", "matches no layer; there are batch-l2")],
 )
-def test_what_matches_nothing_is_said_before_anything_is_written(normcheck, here, spec, message):
+def test_a_layer_that_does_not_exist_is_an_error_that_costs_no_report(normcheck, here, spec, message):
     outcome = normcheck(*SIMULATE, "--reproducer", spec, "--json", "report.json")
-    assert (outcome.code, outcome.out, listing(here)) == (2, "", [])
+    assert (outcome.code, listing(here)) == (2, ["report.json"])
     assert message in outcome.err
+    assert outcome.out == normcheck(*SIMULATE).out
 
 
 def test_a_file_of_the_users_under_a_derived_name_is_left_alone(normcheck, here):
@@ -173,10 +174,17 @@ def test_a_file_of_the_users_under_a_derived_name_is_left_alone(normcheck, here)
     assert "exists and is no reproducer" in outcome.err
 
 
-def test_a_finding_without_rows_has_its_line_and_the_report_goes_out(normcheck, here):
-    outcome = normcheck(*SIMULATE, "--reproducer", "NC202", "--json", "report.json")
+@pytest.mark.parametrize(
+    ("rule", "why"),
+    [
+        ("NC202", "nothing was found there that rows show"),
+        ("NC101", "NC102, NC202, NC301 fired there, and NC101 did not"),
+    ],
+)
+def test_what_no_row_shows_has_its_line_and_the_report_goes_out(normcheck, here, rule, why):
+    outcome = normcheck(*SIMULATE, "--reproducer", rule, "--json", "report.json")
     assert (outcome.code, listing(here)) == (1, ["report.json"])
-    assert "normcheck: --reproducer NC202: nothing to reproduce: " in outcome.err
+    assert f"normcheck: --reproducer {rule}: nothing to reproduce: {why}" in outcome.err
     assert outcome.out == normcheck(*SIMULATE).out
 
 

@@ -24,6 +24,7 @@ OPTIONS = [(command, key) for command, options in COMMANDS.items() for key in op
 IN_FILES = [(command, key) for command, key in OPTIONS if key not in RUNS_CODE]
 TEXTS = {
     "dist": "laplace",
+    "grad-dist": "laplace",
     "ignore": "NC103",
     "implementation": "wide",
     "kind": "*.norm=rms",
@@ -407,6 +408,24 @@ def test_thresholds_of_some_layers_reach_the_rules(normcheck, folder):
         ("fail-on = 'note'\nfail_on = 'note'", ["fail_on: ", "fail-on is the same setting"]),
         ("threshold = []\n[thresholds]", ["the same setting"]),
         ("analyze = 3", ["normcheck.toml: analyze: give a table of settings, received 3"]),
+        ("seed = -4", ["normcheck.toml: seed: give a number from 0 to 2**64 - 1, received -4"]),
+        ("jobs = 0", ["normcheck.toml: jobs: give 1 or more, received 0"]),
+        ("k = 0", ["normcheck.toml: k: give 1 or more, received 0"]),
+        ("[analyze]\ntop = -3", ["normcheck.toml: analyze.top: give 1 or more, received -3"]),
+        ("[analyze]\nbatch-size = 0", ["normcheck.toml: analyze.batch-size: give 1 or more, received 0"]),
+        ("[simulate]\nnum_groups = 0", ["normcheck.toml: simulate.num_groups: give 1 or more, received 0"]),
+        ("mean = nan", ["normcheck.toml: mean: give a finite number, received nan"]),
+        ("std = inf", ["normcheck.toml: std: give a finite number, received inf"]),
+        ("std = -1", ["normcheck.toml: std: give 0 or more, received -1"]),
+        ("[simulate]\ngrad-std = -1", ["normcheck.toml: simulate.grad-std: give 0 or more, received -1"]),
+        ("[simulate]\nloss-scale = 0", ["normcheck.toml: simulate.loss-scale: give a finite number above 0"]),
+        ('[simulate]\ngrad-dist = "gausian"', ["normcheck.toml: simulate.grad-dist: unknown distribution 'gausian'"]),
+        ('shape = "8,0"', ["normcheck.toml: shape: give 1 or more, received 0"]),
+        ("[simulate]\neps = -1", ["normcheck.toml: simulate.eps: give 0 or more, received -1"]),
+        ('[analyze]\neps = "a=b"', ["normcheck.toml: analyze.eps: ", "'a=b'"]),
+        ('[analyze]\nkind = "norm"', ["normcheck.toml: analyze.kind: ", "PATTERN=KIND"]),
+        ('json = ""', ["normcheck.toml: json: the path is empty"]),
+        ("[tool.normcheck]\nk = 3", ["normcheck.toml: tool.normcheck is for pyproject.toml: here keys", "without it"]),
         ("a = = 1", ["normcheck.toml: this is no TOML", "line 1"]),
     ],
 )
@@ -435,7 +454,9 @@ def test_what_a_file_may_not_say_is_one_line_that_names_the_file_and_the_key(
         ("NORMCHECK_MODE", "dream", ["NORMCHECK_MODE: ", "one of train, eval", "'dream'"]),
         ("NORMCHECK_PRECISION", "fp16,fp17", ["NORMCHECK_PRECISION: unknown format 'fp17'"]),
         ("NORMCHECK_SEVERITY", "NC102", ["NORMCHECK_SEVERITY: ", "NAME=VALUE"]),
+        ("NORMCHECK_SEED", "-4", ["NORMCHECK_SEED: give a number from 0", "-4"]),
         ("NORMCHECK_CONFIG", "none.toml", ["cannot read none.toml"]),
+        ("NORMCHECK_CONFIG", "/none.toml", ["cannot read /none.toml: No such file"]),
         ("NORMCHECK_JSON", "no/report.json", ["cannot write no/report.json"]),
         ("NORMCHECK_BASELINE", "none.json", ["none.json: "]),
     ],
@@ -523,6 +544,18 @@ def test_show_settings_does_nothing_else(engine, normcheck, folder):
     outcome = normcheck("analyze", "--show-settings", "--json", "report.json")
     assert (outcome.code, outcome.err, engine.calls) == (0, "", [])
     assert sorted(path.name for path in folder.iterdir()) == [".git", "inner"]
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "words"),
+    [
+        ("--seed", "-4", "--seed: give a number from 0"),
+        ("--precision", "fp17", "--precision: unknown format 'fp17'"),
+        ("--shape", "8x8", "--shape '8x8': write whole numbers"),
+    ],
+)
+def test_show_settings_refuses_what_a_run_refuses_on_the_command_line(normcheck, option, text, words):
+    assert refused(normcheck, "simulate", option, text, "--show-settings").startswith(words)
 
 
 def test_show_settings_says_what_set_each_of_them(normcheck, folder, monkeypatch):

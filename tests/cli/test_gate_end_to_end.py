@@ -25,6 +25,7 @@ from report_readers import (
 )
 from safetensors.torch import save_file
 
+from normcheck.cli.deliver import ReportFormat
 from normcheck.render.json_report import from_json, render
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -184,6 +185,29 @@ def test_a_file_that_cannot_be_read_is_told_everywhere_beside_those_that_can(wri
     assert [case.is_error for case in junit_cases(result.text["junit"]).values()].count(True) == 1
     (run,) = strict(result.text["sarif"])["runs"]
     assert [invocation["executionSuccessful"] for invocation in run["invocations"]] == [False]
+
+
+@pytest.mark.parametrize("form", [form.value for form in ReportFormat])
+def test_files_none_of_which_can_be_read_have_a_report_too(normcheck, tmp_path, form):
+    bad = tmp_path / "bad.pt"
+    bad.write_bytes(b"\0\1\2")
+    files = {output: tmp_path / output for output in FILES}
+    outcome = normcheck("analyze", bad, "--format", form, *(f"--{name}={path}" for name, path in files.items()))
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"normcheck: error: {bad}: ")
+    assert outcome.err.count("\n") == 1
+    assert (outcome.out == "") == (form == "table")
+    assert form == "table" or "bad.pt" in outcome.out
+    assert [name for name, path in files.items() if "bad.pt" not in path.read_text(encoding="utf-8")] == []
+    report = from_json(files["json"].read_bytes())
+    assert [item.name for item in report.unreadable] == [str(bad)]
+
+
+def test_an_empty_path_is_wrong_usage(normcheck, tmp_path):
+    outcome = normcheck("analyze", "", "--json", tmp_path / "report.json")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "the path of a model is empty" in outcome.err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_that_nothing_was_analysed_is_told_everywhere(written, schema, tmp_path):

@@ -339,6 +339,15 @@ def test_trust_in_code_that_fails_is_one_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_trust_in_a_class_of_a_script_says_what_to_save(tmp_path):
+    path = tmp_path / "a.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", b"c__main__\nNoSuchNetwork\n.")
+        archive.writestr("a/version", "3")
+    with pytest.raises(UnreadableError, match=r"NoSuchNetwork.* save its state dict; with that, --model MODULE:NAME"):
+        read(path, trust=True)
+
+
 def test_the_classes_that_are_accepted_are_those_of_weights_only():
     from torch._weights_only_unpickler import _get_allowed_globals
 

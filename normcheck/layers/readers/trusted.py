@@ -31,7 +31,7 @@ def read(path: Path, name: str) -> Contents:
         loaded = torch.load(path, map_location="cpu", weights_only=False)
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise UnreadableError(f"{name}: its code fails to load it: {reason}; install what it needs") from error
+        raise UnreadableError(f"{name}: its code fails to load it: {reason}; {_remedy(reason)}") from error
     if modules := _modules(loaded):
         return _of_modules(modules, name, settings(loaded))
     tensors, omitted = named_tensors(loaded, lambda v: isinstance(v, torch.Tensor), lambda v, n: _tensor(v, n, name))
@@ -43,6 +43,13 @@ def read(path: Path, name: str) -> Contents:
         omitted=omitted,
         trusted=True,
     )
+
+
+def _remedy(reason: str) -> str:
+    """Return what helps: a class of the script that saved the file is in no package that could be installed."""
+    if "__main__'" in reason:
+        return "its class is in the script that saved it: save its state dict; with that, --model MODULE:NAME builds it"
+    return "install what it needs"
 
 
 def _modules(loaded: Any) -> dict[str, torch.nn.Module]:
