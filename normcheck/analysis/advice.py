@@ -89,12 +89,13 @@ def _statistics(checked: Sequence[Checked], premise: Premise) -> Advice | None:
     safe_wide = [item for item, wrong in failed if all(_is_safe_in_wide(item, result) for result in wrong)]
     absolute = [item for item, wrong in failed if all(_is_safe_in_l1(item.layer, result, premise) for result in wrong)]
     kernels = sorted({result.implementation for _, wrong in failed for result in wrong})
+    both_modes = any(result.mode == "eval" for item, _ in failed for result in item.results)
     return Advice(
         title=f"where norms are computed as in `{'`, `'.join(kernels)}`, keep these layers in float32",
         layers=tuple(item.layer.name for item, _ in failed),
         snippet=_listed([item.own_name for item, _ in failed]),
         evidence=(
-            f"tried: `wide` is safe in {_share(len(safe_wide), len(failed))}; "
+            f"tried{' in train mode' if both_modes else ''}: `wide` is safe in {_share(len(safe_wide), len(failed))}; "
             f"the L1 statistic in its place, under `pure-scaled`, in {_share(len(absolute), len(failed))}"
         ),
         asked=any(result.asked for _, wrong in failed for result in wrong),

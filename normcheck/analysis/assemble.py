@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from normcheck.analysis.backward import backward_of
 from normcheck.analysis.engine import Reference, run
 from normcheck.analysis.headroom import headroom
 from normcheck.analysis.policy import EVERYTHING, Policy
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Literal
 
+    from normcheck.analysis.backward import Incoming
     from normcheck.analysis.totals import Totals
     from normcheck.arithmetic.rounding import Rounding
-    from normcheck.results import Finding, Headroom, ParameterFacts
+    from normcheck.results import Backward, Finding, Headroom, ParameterFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +73,18 @@ def assemble(
     progress: Callable[[float], None] | None = None,
     search: bool = True,
     policy: Policy = EVERYTHING,
+    incoming: Incoming | None = None,
 ) -> list[Outcome]:
     """Run a study and return, for each implementation, the result and its findings.
 
     search: also look for the safe scale and magnitude, which takes most of the time; without, and of a view that
     nobody asked for, they are None. policy: which findings count, and from which thresholds on.
+    incoming: the gradient to run the backward pass on; None for the forward pass alone.
     """
     report = progress or (lambda _fraction: None)
     study, limits = replace(study, source=Remembered(study.source)), policy.limits(labels.layer)
     block = run(study, jobs=jobs, progress=lambda f: report(_MEASURING * f))
+    gradients = [None] * len(study.runners) if incoming is None else backward_of(study, incoming, limits, jobs=jobs)
     out: list[Outcome] = []
     for place, (runner, totals) in enumerate(zip(study.runners, block.totals, strict=True)):
 
@@ -90,7 +95,7 @@ def assemble(
         looks = search and runner.implementation.name not in labels.unasked
         scale = safe_scale(study, runner, totals, room.overflow_bits, limits, jobs, searching) if looks else None
         bound = safe_magnitude(study, runner) if looks else None
-        result = _result(study, runner, totals, block.reference, labels, room, scale, bound)
+        result = _result(study, runner, totals, block.reference, labels, room, scale, bound, gradients[place])
         every = findings_of(Case(result, runner.implementation, rounding, limits))
         findings, ignored = policy.judged(every, as_notes=not result.asked)
         out.append(Outcome(replace(result, verdict=verdict_of(result, findings)), findings, ignored))
@@ -106,6 +111,7 @@ def _result(
     room: Headroom,
     scale: tuple[float, float] | None,
     bound: float | None,
+    gradient: Backward | None,
 ) -> Result:
     g, tallies = study.grouping, totals.tallies()
     source = Input(
@@ -146,6 +152,7 @@ def _result(
         asked=runner.implementation.name not in labels.unasked,
         parameters=labels.parameters,
         safe_magnitude=bound,
+        backward=gradient,
     )
 
 

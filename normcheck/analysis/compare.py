@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ from normcheck.analysis.differences import of_findings, of_verdicts
 from normcheck.analysis.matching import printed, renamed_places, side_of
 from normcheck.analysis.policy import EVERYTHING, policy_of
 from normcheck.errors import UnreadableError, UsageError
-from normcheck.results import SEVERITIES, Comparison, FindingCounts, SettingChange
+from normcheck.results import Comparison, FindingCounts, SettingChange
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -64,7 +63,6 @@ def difference(old: Report, new: Report, old_name: str, new_name: str) -> Report
 
 def _reduced(report: Report, comparison: Comparison, kept: Sequence[Finding], fresh: int) -> Report:
     """Return the report with these of its findings; `fresh`: how many the older report does not have."""
-    counts = Counter(finding.severity for finding in kept)
     layers = {finding.layer for finding in kept}
     return replace(
         report,
@@ -72,7 +70,7 @@ def _reduced(report: Report, comparison: Comparison, kept: Sequence[Finding], fr
         advice=tuple(item for item in report.advice if not layers.isdisjoint(item.layers)),
         summary=replace(
             report.summary,
-            findings=FindingCounts(**{severity: counts[severity] for severity in SEVERITIES}),
+            findings=FindingCounts.of(kept),
             known=len(report.findings) - fresh,
         ),
         comparison=comparison,

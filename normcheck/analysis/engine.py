@@ -37,7 +37,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _KEPT_PARTS = 64
 """Parts of a long row's input that are kept between passes (64 MiB of float32); beyond that they are drawn anew."""
 
-_REFERENCE = replace(IMPLEMENTATIONS["wide"], fused=True)
+REFERENCE = replace(IMPLEMENTATIONS["wide"], fused=True)
 """The algorithm of the reference: two-pass, squares summed as they are formed; formats mean nothing to it."""
 
 
@@ -101,34 +101,39 @@ def run_block(
     """
     require_subnormals()
     g, rows = study.grouping, row_stop - row_start
-    parts = -(-g.size // PART)
-    raw = Elements(
-        lambda i, _: study.source.draw(g, row_start, row_stop, i * PART, min(g.size, (i + 1) * PART)),
-        parts,
-        kept=_KEPT_PARTS,
-    )
+    raw = drawn(study, row_start, row_stop, kept=_KEPT_PARTS)
     loader = Emulated(Machine({"load": study.io}, {}, study.runners[0].machine.rounding), rows, g.size, row_start)
     x = loader.load(raw)
     exact = Exact(rows, g.size)
     given = study.problem(study.parameters, row_start, row_stop, None)
-    outputs = forward(exact, x, given, _REFERENCE)
+    outputs = forward(exact, x, given, REFERENCE)
     beta = study.problem(study.stored, row_start, row_stop, study.io).bias
-    side = _Rows(outputs, _rms(study, outputs), _as_elements(beta, study.io, parts), np.zeros((rows, dev.COLUMNS)))
+    side = _Rows(outputs, _rms(study, outputs), beta_of_rows(beta, study.io, raw.parts), np.zeros((rows, dev.COLUMNS)))
     emulated = [_emulate(study, runner, x, loader, row_start) for runner in study.runners]
     sums = [np.zeros((rows, dev.COLUMNS)) for _ in study.runners]
-    for index in range(parts):
+    for index in range(raw.parts):
         y, b = outputs.y.part(index), side.beta.part(index)
         dev.compare_ideal(y, b, side.rms, study.io, side.ideal)
         for place, (_, out) in enumerate(emulated):
             dev.compare(y, out.y.part(index), b, side.rms, study.io, sums[place])
     if keep is not None:
         keep(emulated[0][1])
-    fits = [_fit(side, out, s, parts, study) for (_, out), s in zip(emulated, sums, strict=True)]
+    fits = [_fit(side, out, s, raw.parts, study) for (_, out), s in zip(emulated, sums, strict=True)]
     totals = [
         _total(study, runner, machine, out, side, s, fit, row_start, x, raw if whole else None)
         for runner, (machine, out), s, fit in zip(study.runners, emulated, sums, fits, strict=True)
     ]
     return Block(totals, _reference(study, raw, x, given, outputs, exact) if whole else Reference())
+
+
+def drawn(study: Study, row_start: int, row_stop: int, *, kept: int = 1) -> Elements:
+    """The input of rows [row_start, row_stop), as it is before anything is rounded."""
+    g = study.grouping
+    return Elements(
+        lambda i, _: study.source.draw(g, row_start, row_stop, i * PART, min(g.size, (i + 1) * PART)),
+        -(-g.size // PART),
+        kept=kept,
+    )
 
 
 def _emulate(study: Study, runner: Runner, x: Elements, loader: Emulated, row_start: int) -> tuple[Emulated, Outputs]:
@@ -147,15 +152,16 @@ def _rms(study: Study, outputs: Outputs) -> Array:
     if plain and not study.has_fixed_statistics and study.norm.statistic.name == "l2" and not study.norm.is_weight:
         with np.errstate(all="ignore"):  # mean(c^2) is at hand: no pass over the elements
             return np.nan_to_num(np.sqrt(outputs.before_eps.data[:, 0]) / outputs.s.data[:, 0], nan=0.0, posinf=0.0)
-    return _row_rms(outputs.y, study.grouping.size)
+    return row_rms(outputs.y, study.grouping.size)
 
 
-def _row_rms(y: Elements, n: int) -> Array:
+def row_rms(y: Elements, n: int) -> Array:
+    """Root mean square of each row of n elements."""
     total: Array = sum(np.einsum("ij,ij->i", y.part(i), y.part(i)) for i in range(y.parts))
     return np.sqrt(total / n)
 
 
-def _as_elements(bias: PerRow | Elements | None, io: Format, parts: int) -> Elements:
+def beta_of_rows(bias: PerRow | Elements | None, io: Format, parts: int) -> Elements:
     """Beta, rounded to the io format: what every element of a collapsed row equals; 0 without a beta."""
 
     def compute(index: int, _first: bool) -> Array:
@@ -172,7 +178,7 @@ def _fit(side: _Rows, out: Outputs, sums: Array, parts: int, study: Study) -> tu
     if plain or out.normalized is None or exact is None:
         return sums, side.ideal
     emulated, ideal, zero = np.zeros_like(sums), np.zeros_like(sums), np.zeros((1, 1))
-    rms = _row_rms(exact, study.grouping.size)
+    rms = row_rms(exact, study.grouping.size)
     for index in range(parts):
         y = exact.part(index)
         dev.compare(y, out.normalized.part(index), zero, rms, study.io, emulated)
@@ -193,10 +199,8 @@ def _total(
     raw: Elements | None,
 ) -> Totals:
     totals = Totals(study.grouping.size)
-    s, s_hat = side.outputs.s.data[:, 0], _column(out.s, machine.rows)
-    kinds = _classify(sums, side.ideal, s, s_hat)
-    suspects = np.flatnonzero(kinds == _COLLAPSED)
-    kinds[suspects[~_loses_the_input(study, out, s, s_hat, suspects)]] = 0
+    s, s_hat = side.outputs.s.data[:, 0], column(out.s, machine.rows)
+    kinds = classify(study, out, sums, side.ideal, s, s_hat)
     finite = sums[:, dev.NONFINITE] == 0
     totals.kinds += np.bincount(kinds, minlength=1 + len(BAD_KINDS))
     totals.infinite_input = _infinite_inputs(x, np.flatnonzero(kinds == _NONFINITE))
@@ -210,7 +214,8 @@ def _total(
     return totals
 
 
-def _column(value: PerRow, rows: int) -> Array:
+def column(value: PerRow, rows: int) -> Array:
+    """One number a row, as a vector."""
     return np.broadcast_to(value.data, (rows, 1))[:, 0]
 
 
@@ -225,7 +230,7 @@ def _loses_the_input(study: Study, out: Outputs, s: Array, s_hat: Array, rows: A
     """
     lost: Array = ~(s_hat[rows] <= 2 * s[rows])
     if out.reciprocal is not None:
-        lost |= _column(out.reciprocal, len(s))[rows] == 0
+        lost |= column(out.reciprocal, len(s))[rows] == 0
     if out.normalized is not None and len(rows) and not study.has_fixed_statistics:
         empty = np.ones(len(rows), np.bool_)
         for index in range(out.normalized.parts):
@@ -244,20 +249,30 @@ def _infinite_inputs(x: Elements, rows: Array) -> int:
     return int(np.count_nonzero(bad))
 
 
-def _classify(sums: Array, ideal: Array, s: Array, s_hat: Array) -> Array:
-    """Class of each row, 1 + an index into BAD_KINDS, or 0; the first that matches."""
+def classify(study: Study, out: Outputs, sums: Array, ideal: Array, s: Array, s_hat: Array) -> Array:
+    """Class of each row, 1 + an index into BAD_KINDS, or 0; the first that matches.
+
+    sums, ideal: of `dev.compare` and `dev.compare_ideal`. s, s_hat: the exact and the emulated divisor.
+    """
     collapsed = (sums[:, dev.OFF_BIAS] == 0) & (ideal[:, dev.OFF_BIAS] > 0)
     with np.errstate(invalid="ignore"):
         conditions = [sums[:, dev.NONFINITE] > 0, collapsed, s_hat < s / 2, s_hat > 2 * s]
-    return np.select(conditions, [1, 2, 3, 4], 0)
+    kinds: Array = np.select(conditions, [1, 2, 3, 4], 0)
+    suspects = np.flatnonzero(kinds == _COLLAPSED)
+    kinds[suspects[~_loses_the_input(study, out, s, s_hat, suspects)]] = 0
+    return kinds
+
+
+def distance(s: Array, s_hat: Array) -> Array:
+    """How many bits the emulated divisor of each row is off, either way; infinite where one is NaN."""
+    with np.errstate(all="ignore"):
+        return np.nan_to_num(np.abs(np.log2(s_hat / s)), nan=np.inf)
 
 
 def _worst(kinds: Array, s: Array, s_hat: Array, machine: Emulated, row_start: int) -> list[WorstRow]:
     """The worst few bad rows of a block: by class, then by how far the statistic is off, then by index."""
-    with np.errstate(all="ignore"):
-        distance = np.nan_to_num(np.abs(np.log2(s_hat / s)), nan=np.inf)
-    bad = np.flatnonzero(kinds)
-    order = bad[np.lexsort((bad, -distance[bad], kinds[bad]))][:WORST_KEPT]
+    bad, off = np.flatnonzero(kinds), distance(s, s_hat)
+    order = bad[np.lexsort((bad, -off[bad], kinds[bad]))][:WORST_KEPT]
     return [
         WorstRow(
             index=row_start + i,
@@ -280,7 +295,7 @@ def _first_bad_step(machine: Emulated, row: int) -> str | None:
 
 
 def _take_statistic(totals: Totals, study: Study, exact: PerRow, emulated: PerRow, rows: int) -> None:
-    v, v_hat = _column(exact, rows), _column(emulated, rows)
+    v, v_hat = column(exact, rows), column(emulated, rows)
     has, finite = v > 0, np.isfinite(v) & np.isfinite(v_hat)
     totals.zero_rows = int(np.count_nonzero(v == 0))
     totals.flushed_rows = int(np.count_nonzero(has & (v_hat == 0)))
@@ -316,7 +331,7 @@ def _reference(study: Study, raw: Elements, x: Elements, problem: Problem, outpu
         reference.exponents_of_input += count_exponents(raw.part(index))
     _take_ratio(reference, study, x, outputs, exact)
     if not _all_representable(raw, study.io):
-        unrounded = forward(exact, raw, problem, _REFERENCE)
+        unrounded = forward(exact, raw, problem, REFERENCE)
         sums, rms, zero = np.zeros((exact.rows, dev.COLUMNS)), np.ones(exact.rows), np.zeros((1, 1))
         for index in range(raw.parts):
             dev.compare(unrounded.y.part(index), outputs.y.part(index), zero, rms, study.io, sums)
@@ -339,7 +354,7 @@ def _take_ratio(reference: Reference, study: Study, x: Elements, outputs: Output
     if study.norm.statistic.name == "l2":
         reference.ratio_rows = reference.ratio_squared = reference.ratio = float(np.count_nonzero(before > 0))
         return
-    _, _, variance = VARIANCES["two-pass"](exact, exact.load(x), study.norm.centred, _REFERENCE)
+    _, _, variance = VARIANCES["two-pass"](exact, exact.load(x), study.norm.centred, REFERENCE)
     sigma = np.sqrt(variance.data[:, 0])
     has = (sigma > 0) & np.isfinite(before)
     ratio = before[has] / sigma[has]

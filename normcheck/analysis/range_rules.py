@@ -79,17 +79,19 @@ def _lower(fix: str | None) -> str | None:
     return fix if fix in (None, INPUT_TOO_LARGE, SCALE_DOWN) else f"scale the input down, or {fix}"
 
 
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}" if count else ""
+
+
 def _beyond(case: Case) -> Iterator[Hit]:
     facts = case.result.parameters
     if facts is None:
         return
     if facts.beyond:
         running, others = facts.beyond_running_var, facts.beyond - facts.beyond_running_var
-        kinds = [f"{running} running variance{'s' * (running != 1)}"] * bool(running) + [f"{others} others"] * bool(
-            others
-        )
+        kinds = " and ".join(filter(None, (_many(running, "running variance"), _many(others, "other"))))
         place = f", as in channel {facts.worst}" if facts.worst is not None else ""
-        message = f"{share(facts.beyond, facts.of)} parameters are beyond {facts.format} ({' and '.join(kinds)}){place}"
+        message = f"{share(facts.beyond, facts.of)} parameters are beyond {facts.format} ({kinds}){place}"
         figure = measure("parameters.beyond", facts.beyond, unit="parameters")
         yield Hit(None, message, fix=keep_parameters(facts.format), fact=True, measure=figure)
     if facts.folded_beyond and case.result.mode == "eval":

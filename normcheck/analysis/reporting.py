@@ -14,7 +14,6 @@ from normcheck.analysis.rules import facts_of
 from normcheck.arithmetic.formats import format_named
 from normcheck.results import (
     FORMAT,
-    SEVERITIES,
     Advice,
     Finding,
     FindingCounts,
@@ -56,18 +55,13 @@ def report_of(
         results=tuple(results),
         findings=tuple(findings),
         skipped=tuple(skipped),
-        summary=Summary(layers=len(layers), results=len(results), findings=counts_of(findings), ignored=ignored),
+        summary=Summary(layers=len(layers), results=len(results), findings=FindingCounts.of(findings), ignored=ignored),
         layers=tuple(layers),
         advice=tuple(advice),
         unreadable=tuple(unreadable),
         rules=facts_of(),
         formats=_formats(results),
     )
-
-
-def counts_of(findings: Sequence[Finding]) -> FindingCounts:
-    """Return how many findings there are of each severity."""
-    return FindingCounts(**{s: sum(f.severity == s for f in findings) for s in SEVERITIES})
 
 
 def _formats(results: Sequence[Result]) -> tuple[FormatFacts, ...]:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from normcheck import __version__
+from normcheck.analysis.engine import column
 from normcheck.analysis.programs import program_of
 from normcheck.analysis.rules import rule_named
 from normcheck.analysis.totals import BAD_KINDS
-from normcheck.analysis.worst_rows import column, find_worst, judge
+from normcheck.analysis.worst_rows import find_worst, judge
 from normcheck.arithmetic.values import Elements, PerRow, Value
 from normcheck.errors import UsageError
 from normcheck.results import SEVERITIES, VERDICTS
@@ -99,23 +100,20 @@ class Wanted:
     def _covers(self, name: str) -> bool:
         return self.pattern is None or name == self.pattern or fnmatch.fnmatchcase(name, self.pattern)
 
-    def chosen(self, report: Report) -> Candidate | None:
-        """Return the worst that was seen; None where what matches has no rows that could show it.
+    def why_none(self, report: Report) -> str:
+        """Return why there is no best: the rule did not fire, or what was found shows in no row.
 
         Raises:
-            UsageError: nothing matches.
+            UsageError: no layer matches.
         """
-        if self.best is not None:
-            return self.best
         known = sorted(self.names | {_place(f.layer, f.norm) for f in report.findings})
         here = [name for name in known if self._covers(name)]
         if not here:
             raise UsageError(f"--reproducer {self.text!r} matches no layer{_near(self.pattern or '', known)}")
         fired = {f.rule for f in report.findings if _place(f.layer, f.norm) in here}
         if self.code is not None and self.code not in fired:
-            rules = ", ".join(sorted(fired)) or "none"
-            raise UsageError(f"--reproducer {self.text!r} matches no finding: there, these rules fired: {rules}")
-        return None
+            return f"{', '.join(sorted(fired)) or 'no rule'} fired there, and {self.code} did not"
+        return "nothing was found there that rows show"
 
 
 def wanted(text: str) -> Wanted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from normcheck.analysis.accuracy_rules import ACCURACY_RULES
+from normcheck.analysis.gradient_rules import GRADIENT_RULES
 from normcheck.analysis.layer_rules import LAYER_RULES
 from normcheck.analysis.policy import Policy, policy_of
 from normcheck.analysis.range_rules import RANGE_RULES
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 
     from normcheck.results import Severity
 
-RESULT_RULES: tuple[Rule, ...] = (*RANGE_RULES, *UNDERFLOW_RULES, *ACCURACY_RULES)
-RULES: tuple[Rule, ...] = (*RESULT_RULES, *LAYER_RULES)
+_FORWARD_RULES: tuple[Rule, ...] = (*RANGE_RULES, *UNDERFLOW_RULES, *ACCURACY_RULES)
+RESULT_RULES: tuple[Rule, ...] = (*_FORWARD_RULES, *GRADIENT_RULES)
+RULES: tuple[Rule, ...] = (*_FORWARD_RULES, *LAYER_RULES, *GRADIENT_RULES)
 
 
 def rule_named(code: str) -> Rule:
@@ -57,6 +59,7 @@ def facts_of(rules: Sequence[Rule] = RULES) -> tuple[RuleFacts, ...]:
             why=rule.why,
             fix=rule.fix.format(**PLACEHOLDERS),
             documentation=rule.anchor,
+            detects=rule.detects,
         )
         for rule in rules
     )
@@ -130,11 +133,15 @@ _BESIDE_THE_OUTPUT = frozenset({"saved", "running-update"})
 def verdict_of(result: Result, findings: list[Finding]) -> Verdict:
     """`unsafe`, `degraded` or `ok`.
 
-    `unsafe` with bad rows or an overflow on the way to the output; else `degraded` where an accuracy rule fired above
-    a note. An overflow that leaves no bad row was saturated: the output is that of a clipped value.
+    `unsafe` with bad rows, running statistics that are not finite in the file itself (whose channels are beta or NaN by
+    the exact arithmetic too), or an overflow on the way to the output, or to dx; else `degraded` where an accuracy rule
+    fired above a note. An overflow that leaves no bad row was saturated: the output is that of a clipped value.
     """
     reaches = any(step.overflow for step in result.steps if step.step not in _BESIDE_THE_OUTPUT)
-    if result.rows.bad or reaches:
+    gradient, facts = result.backward, result.parameters
+    lost_before = result.mode == "eval" and facts is not None and facts.nonfinite > 0
+    lost_after = gradient is not None and (gradient.rows.bad or gradient.overflow.count)
+    if result.rows.bad or reaches or lost_before or lost_after:
         return "unsafe"
     accuracy = {rule.code for rule in RULES if rule.accuracy}
     fired = any(f.rule in accuracy and f.severity != "note" for f in findings)

@@ -19,7 +19,8 @@ class Thresholds:
     variance_bits: right leading bits that a one-pass variance must keep (NC303). coherent: gain and offset in units of
     roundoff of the io format (NC304). parameter_change: what rounding may do to gamma / sqrt(var + eps), relative, and
     to the running mean, in deviations (NC204). stalled_update: the change of a batch's mean, in deviations, or
-    variance, relative, that the running statistics may miss (NC305).
+    variance, relative, that the running statistics may miss (NC305). flushed_share: part of dx that may be flushed
+    (NC502, and of a safe loss scale). loss_scale_bits: headroom of the loss scale below which there is little (NC503).
     """
 
     headroom_bits: float = 1.0
@@ -32,6 +33,8 @@ class Thresholds:
     coherent: float = 4.0
     parameter_change: float = 0.05
     stalled_update: float = 0.1
+    flushed_share: float = 0.01
+    loss_scale_bits: float = 1.0
 
 
 DEFAULTS = Thresholds()

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from normcheck.analysis import deviation as dev
-from normcheck.analysis.engine import _as_elements, _classify, _loses_the_input, _row_rms
+from normcheck.analysis.engine import REFERENCE, beta_of_rows, classify, column, distance, drawn, row_rms
 from normcheck.analysis.totals import BAD_KINDS
 from normcheck.arithmetic.emulated import Machine
 from normcheck.arithmetic.exact import Exact
 from normcheck.arithmetic.traced import Performed, Traced
-from normcheck.arithmetic.values import PART, Elements, PerRow, Value
+from normcheck.arithmetic.values import Elements, PerRow, Value
 from normcheck.errors import UsageError
 from normcheck.norms.forward import Outputs, Problem, forward
-from normcheck.norms.implementations import IMPLEMENTATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,8 +31,6 @@ MOST_ELEMENTS = 1 << 18
 
 MOST_INPUT = 1 << 24
 """Elements of a row that are kept as input, all of which a statistic needs."""
-
-_COLLAPSED = 1 + BAD_KINDS.index("collapsed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +51,13 @@ class Evaluated:
 def evaluate(study: Study, runner: Runner, start: int, stop: int) -> Evaluated:
     """Run one implementation on a block as the engine does, bit for bit, and keep every value."""
     g, rows = study.grouping, stop - start
-    raw = Elements(
-        lambda i, _: study.source.draw(g, start, stop, i * PART, min(g.size, (i + 1) * PART)), -(-g.size // PART)
-    )
+    raw = drawn(study, start, stop)
     loader = Traced(Machine({"load": study.io}, {}, runner.machine.rounding), rows, g.size, start)
     x = loader.load(raw)
     machine = Traced(runner.machine, rows, g.size, start)
     given = study.problem(study.parameters, start, stop, None)
     stored = study.problem(study.stored, start, stop, study.stored.form)
-    exact = forward(Exact(rows, g.size), x, given, IMPLEMENTATIONS["wide"])
+    exact = forward(Exact(rows, g.size), x, given, REFERENCE)
     emulated = forward(machine, x, stored, runner.implementation)
     performed = [*loader.performed, *machine.performed]
     return Evaluated(study, start, rows, raw, performed, given, stored, exact, emulated)
@@ -81,34 +76,26 @@ def judge(block: Evaluated) -> Judged:
     study, exact, emulated = block.study, block.exact, block.emulated
     sums, ideal = np.zeros((block.rows, dev.COLUMNS)), np.zeros((block.rows, dev.COLUMNS))
     beta = study.problem(study.stored, block.start, block.start + block.rows, study.io).bias
-    betas = _as_elements(beta, study.io, exact.y.parts)
-    rms = _row_rms(exact.y, study.grouping.size)
+    betas = beta_of_rows(beta, study.io, exact.y.parts)
+    rms = row_rms(exact.y, study.grouping.size)
     for index in range(exact.y.parts):
         y, b = exact.y.part(index), betas.part(index)
         dev.compare_ideal(y, b, rms, study.io, ideal)
         dev.compare(y, emulated.y.part(index), b, rms, study.io, sums)
     s, s_hat = column(exact.s, block.rows), column(emulated.s, block.rows)
-    kinds = _classify(sums, ideal, s, s_hat)
-    suspects = np.flatnonzero(kinds == _COLLAPSED)
-    kinds[suspects[~_loses_the_input(study, emulated, s, s_hat, suspects)]] = 0
+    kinds = classify(study, emulated, sums, ideal, s, s_hat)
     before, before_hat = column(exact.before_eps, block.rows), column(emulated.before_eps, block.rows)
     flushed = (before > 0) & (before_hat == 0)
     states = [_state(int(kind), lost) for kind, lost in zip(kinds, flushed.tolist(), strict=True)]
     with np.errstate(all="ignore"):
-        distance = np.nan_to_num(np.abs(np.log2(s_hat / s)), nan=np.inf)
         error = np.sqrt(sums[:, dev.EE] / sums[:, dev.YY])
-    return Judged(states, np.where(sums[:, dev.NONFINITE] > 0, np.nan, error), distance)
+    return Judged(states, np.where(sums[:, dev.NONFINITE] > 0, np.nan, error), distance(s, s_hat))
 
 
 def _state(kind: int, flushed: bool) -> RowState:
     if kind:
         return BAD_KINDS[kind - 1]
     return "flushed" if flushed else "finite"
-
-
-def column(value: PerRow, rows: int) -> Array:
-    """One number a row."""
-    return np.broadcast_to(value.data, (rows, 1))[:, 0]
 
 
 def find_worst(study: Study, runner: Runner, score: Callable[[Evaluated], Array]) -> list[tuple[float, int]]:

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 from normcheck.render.figures import bits, count, figure, interval, multiple, of
 from normcheck.render.layout import Column, Layout
 from normcheck.render.places import Shown, plural, where
+from normcheck.results import ROW_KINDS
 
 if TYPE_CHECKING:
     from normcheck.results import Tally
 
 Cell = Callable[[Shown], list[str]]
 """The parts of a cell: joined by blanks on one line, or stacked where the width is short."""
-
-_CLASSES = ("nonfinite", "collapsed", "amplified", "shrunk")
 
 
 def _verdict(shown: Shown) -> list[str]:
@@ -25,7 +24,7 @@ def _verdict(shown: Shown) -> list[str]:
 def _rows(shown: Shown) -> list[str]:
     rows = shown.result.rows
     bad = of(rows.bad, rows.total)
-    classes = [f"{count(getattr(rows, name))} {name}" for name in _CLASSES if getattr(rows, name)]
+    classes = [f"{count(getattr(rows, name))} {name}" for name in ROW_KINDS if getattr(rows, name)]
     return [f"{bad}:", *(f"{text}," for text in classes[:-1]), classes[-1]] if classes else [bad]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from normcheck.render.figures import ABSENT, count, figure
 from normcheck.render.folding import listed
 from normcheck.render.layout import Lines, inline, paragraph
-from normcheck.render.places import distinct, kernel, plural, where
+from normcheck.render.places import counted, distinct, ran, where
 from normcheck.results import SEVERITIES, FigureChange
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ def _premise(report: Report, comparison: Comparison) -> list[str]:
     layers, results = report.summary.layers, report.summary.results
     return [
         f"{inline(comparison.old)} -> {inline(comparison.new or 'this run')}",
-        *([f"{layers} {plural('layer', layers)}"] if layers else []),
-        f"{results} {plural('result', results)}",
+        *([counted(layers, "layer")] if layers else []),
+        counted(results, "result"),
         *_settings(comparison),
     ]
 
@@ -85,7 +85,7 @@ def _settings(comparison: Comparison) -> list[str]:
 def _against(report: Report, comparison: Comparison) -> list[str]:
     fresh, better = len(report.findings), len(comparison.improvements)
     return [
-        f"{inline(comparison.old)}: {_counted(fresh, 'finding')} new or worse",
+        f"{inline(comparison.old)}: {counted(fresh, 'finding')} new or worse",
         *([f"{better} gone or better"] if better else []),
         *_settings(comparison),
     ]
@@ -147,11 +147,10 @@ def _told(group: Sequence[Change], width: int, told: Told, *, messages: bool) ->
 def _places(group: Sequence[Change], budget: int) -> str:
     """Return the layers of some changes, as many as the budget has room for, and what they were computed with."""
     layers = distinct(change.layer for change in group if change.layer)
-    kernels = distinct(filter(None, map(kernel, group)))
-    ran = "; ".join(kernels) if len(kernels) <= _FEW else f"{len(kernels)} combinations"
+    kernels = ran(group)
     if not layers:
-        return ran
-    return f"{_counted(len(layers), 'layer')}{f' ({ran})' if ran else ''}: {listed(layers, budget)}"
+        return kernels
+    return f"{counted(len(layers), 'layer')}{f' ({kernels})' if kernels else ''}: {listed(layers, budget)}"
 
 
 def before_and_after(change: FigureChange) -> str:
@@ -185,7 +184,7 @@ def _beside(comparison: Comparison, width: int) -> list[Lines]:
 def _only(name: str, places: Sequence[str], width: int) -> str:
     if not places:
         return ""
-    return f"only in {inline(name)}: {_counted(len(places), 'place')}: {listed(places, 2 * width - 40)}"
+    return f"only in {inline(name)}: {counted(len(places), 'place')}: {listed(places, 2 * width - 40)}"
 
 
 def _unasked(changes: Sequence[Change]) -> str:
@@ -206,7 +205,7 @@ def _verdict(comparison: Comparison, width: int) -> Lines:
     if not changes:
         return paragraph(f"nothing got worse: {rest}", width=width, hanging=2, head="ok")
     counts = Counter(change.severity for change in changes)
-    told = ", ".join(_counted(counts[severity], severity) for severity in SEVERITIES if counts[severity])
+    told = ", ".join(counted(counts[severity], severity) for severity in SEVERITIES if counts[severity])
     worst = changes[0]
     text = f"{told} new or worse, {rest}; the worst {where(worst)}: {_named(worst)}"
     return paragraph(text, width=width, hanging=2, head="worse")
@@ -214,7 +213,3 @@ def _verdict(comparison: Comparison, width: int) -> Lines:
 
 def _named(change: Change) -> str:
     return f"{change.rule or 'verdict'} {change.kind}"
-
-
-def _counted(many: int, noun: str) -> str:
-    return f"{count(many)} {plural(noun, many)}"

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from normcheck.render.places import plural
+from normcheck.render.places import counted
 from normcheck.results import SEVERITIES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from normcheck.results import Finding, Report, Severity
+    from normcheck.results import Report, Severity
 
 
 def failing(report: Report) -> tuple[Severity, ...]:
@@ -18,28 +16,25 @@ def failing(report: Report) -> tuple[Severity, ...]:
     return () if report.fail_on == "never" else SEVERITIES[: SEVERITIES.index(report.fail_on) + 1]
 
 
+def failures(report: Report) -> int:
+    """Return how many findings fail the run; of a diff how many regressions, those of verdicts alone among them."""
+    severities = failing(report)
+    found = report.comparison.regressions if report.command == "diff" and report.comparison else report.findings
+    return sum(item.severity in severities for item in found)
+
+
 def outcome(report: Report) -> str:
     """Return "failed" where the exit code is not 0, and why; else "passed"."""
     if report.unreadable:
         many = len(report.unreadable)
-        return f"failed: {many} {plural('file', many)} could not be read"
+        return f"failed: {counted(many, 'file')} could not be read"
     if not report.results and report.command != "diff":
         return "failed: nothing was analysed"
-    severities = failing(report)
-    found = report.comparison.regressions if report.command == "diff" and report.comparison else report.findings
-    many = sum(item.severity in severities for item in found)
+    many = failures(report)
     if not many:
         return "passed"
     noun = "regression" if report.command == "diff" else "new or worse finding" if report.comparison else "finding"
-    return f"failed: {many} {plural(noun, many)} at or above {report.fail_on}"
-
-
-def of_severities(findings: Iterable[Finding]) -> dict[Severity, int]:
-    """Return how many findings there are of each severity, the worst first, noughts too."""
-    many = dict.fromkeys(SEVERITIES, 0)
-    for finding in findings:
-        many[finding.severity] += 1
-    return many
+    return f"failed: {counted(many, noun)} at or above {report.fail_on}"
 
 
 def counts(report: Report) -> dict[str, int]:
@@ -58,8 +53,9 @@ def counts(report: Report) -> dict[str, int]:
 
 def told(report: Report) -> str:
     """Return the counts in a line: ``2 errors, 0 warnings, 1 note, 14 layers, 80 results``."""
-    return ", ".join(f"{many} {_singular(what) if many == 1 else what}" for what, many in counts(report).items())
+    return ", ".join(f"{many} {agreeing(what, many)}" for what, many in counts(report).items())
 
 
-def _singular(what: str) -> str:
-    return what.removesuffix("s")
+def agreeing(what: str, many: int) -> str:
+    """Return a word of `counts` for so many of it."""
+    return what.removesuffix("s") if many == 1 else what

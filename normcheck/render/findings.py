@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from normcheck.render.figures import bits, figure, of
 from normcheck.render.layout import Lines, inline, paragraph
-from normcheck.render.places import Shown, concerns, distinct, plural, where
+from normcheck.render.places import Shown, concerns, counted, distinct, plural, where
 from normcheck.results import SEVERITIES, Finding, Report, Result
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def _messages(found: list[Finding]) -> Iterator[str]:
 
 def told(finding: Finding) -> tuple[str, str]:
     """Return at which step, where the message does not begin with it, and the message with what it rests on."""
-    message = finding.message + (" [rests on an assumption]" if finding.assumed else "")
+    message = finding.message + (" (rests on an assumption)" if finding.assumed else "")
     return "" if finding.step and message.startswith(finding.step) else at(finding.step), message
 
 
@@ -53,8 +53,8 @@ def left_out(report: Report, width: int) -> Lines:
     """Return how many findings are not in the report: those deselected, and those that its baseline has."""
     ignored, known = report.summary.ignored, report.summary.known
     facts = [
-        f"{ignored} {plural('finding', ignored)} deselected (--select, --ignore)" if ignored else "",
-        f"{known} {plural('finding', known)} known from the baseline" if known else "",
+        f"{counted(ignored, 'finding')} deselected (--select, --ignore)" if ignored else "",
+        f"{counted(known, 'finding')} known from the baseline" if known else "",
     ]
     told = [fact for fact in facts if fact]
     return paragraph(f"not shown: {', '.join(told)}", width=width, hanging=2) if told else []
@@ -68,9 +68,14 @@ def skipped(report: Report, width: int) -> Lines:
 
 def unseen(shown: list[Shown], width: int) -> Lines:
     """Return what "no overflow" is worth: the rule of three, for elements and for rows."""
-    clean = (item for item in shown if not item.result.overflow.count and item.result.rows.total)
+    clean = (item for item in shown if not _overflows(item.result) and item.result.rows.total)
     texts = distinct(map(_bound, clean))
     return [line for text in texts for line in paragraph(text, width=width, hanging=2)]
+
+
+def _overflows(result: Result) -> bool:
+    """Whether a step of either pass overflowed."""
+    return bool(result.overflow.count or (result.backward is not None and result.backward.overflow.count))
 
 
 def _bound(shown: Shown) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from normcheck.render.layout import inline
 from normcheck.render.places import Shown, badness, concerns, distinct, plural, room
-from normcheck.results import Headroom, Result, Rows, Tally
+from normcheck.results import ROW_KINDS, Headroom, Result, Rows, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 _FEW, _SHORT = 3, 64
 """So many names, and so many characters of them, are a short list."""
 
-_CLASSES = ("nonfinite", "collapsed", "amplified", "shrunk")
 _NUMBER = re.compile(r"\d+")
 
 
@@ -94,7 +93,7 @@ def folded(results: Iterable[Result], findings: Iterable[Finding], names: Names)
 
 
 def _behaviour(result: Result) -> tuple[Any, ...]:
-    classes = tuple(bool(getattr(result.rows, name)) for name in _CLASSES)
+    classes = tuple(bool(getattr(result.rows, name)) for name in ROW_KINDS)
     return result.norm, result.precision, result.implementation, result.mode, result.params, result.verdict, classes
 
 

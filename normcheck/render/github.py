@@ -8,12 +8,14 @@ the last of ten counts what is left.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 from normcheck.render.counts import outcome, told
 from normcheck.render.groups import (
     Group,
     brief,
+    findings_of,
     grouped,
     holds_for,
     omitted,
@@ -24,11 +26,11 @@ from normcheck.render.groups import (
     worst_of,
 )
 from normcheck.render.layout import inline
-from normcheck.render.places import plural
+from normcheck.render.views import condition
 from normcheck.results import SEVERITIES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from normcheck.results import Report, Severity
 
@@ -74,8 +76,21 @@ def _annotations(report: Report) -> list[_Annotation]:
     """Return what there is to say: unreadable files first, what was left out last."""
     titles = {rule.code: f" {rule.title}" for rule in report.rules}
     unreadable = [_Annotation("error", "Unreadable file", (why,), name) for name, why in unread(report)]
-    found = [_annotation(group, titles.get(group.rule, "")) for group in grouped(with_verdicts(report), by_file=True)]
-    return [*unreadable, *found, *_not_analysed(report)]
+    groups = grouped(with_verdicts(report), by_file=True)
+    found = [_annotation(group, titles.get(group.rule, "")) for group in groups if group.asked]
+    return [*unreadable, *found, *_beside(groups, titles), *_not_analysed(report)]
+
+
+def _beside(groups: Sequence[Group], titles: Mapping[str, str]) -> Iterator[_Annotation]:
+    """Yield one annotation a file for all that is found in the view that nobody asked for."""
+    of_file: dict[str | None, list[Group]] = defaultdict(list)
+    for group in groups:
+        if not group.asked:
+            of_file[group.file].append(group)
+    for file, here in of_file.items():
+        findings = findings_of(here)
+        lines = [f"{group.rule}{titles.get(group.rule, '')}{group.on}" for group in here]
+        yield _Annotation("note", f"Only {condition(findings)}", tuple(lines), file, len(findings))
 
 
 def _not_analysed(report: Report) -> list[_Annotation]:
@@ -87,14 +102,13 @@ def _not_analysed(report: Report) -> list[_Annotation]:
 
 
 def _annotation(group: Group, title: str) -> _Annotation:
-    layers, many = len(group.layers), len(group.findings)
+    many = len(group.findings)
     lines = [brief(said(group.findings[0]), _SENTENCE)]
     if many > 1:
         lines.append(f"{worst_of(group)}{holds_for(group, _NAMES)}")
     if group.fix:
         lines.append(f"fix: {brief(group.fix, _SENTENCE)}")
-    of_layers = f": {layers} {plural('layer', layers)}" if layers else ""
-    return _Annotation(group.severity, f"{group.rule}{title}{of_layers}", tuple(lines), group.file, many)
+    return _Annotation(group.severity, f"{group.rule}{title}{group.on}", tuple(lines), group.file, many)
 
 
 def _first(annotations: Sequence[_Annotation]) -> list[_Annotation]:

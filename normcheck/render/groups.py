@@ -6,19 +6,17 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from normcheck.render.findings import at
+from normcheck.render.findings import told
 from normcheck.render.folding import listed
 from normcheck.render.layout import inline
-from normcheck.render.places import distinct, kernel, plural, where, whole, worst_first
+from normcheck.render.places import counted, distinct, place, ran, where, whole, worst_first
+from normcheck.render.views import unasked
 from normcheck.results import SEVERITIES, Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from normcheck.results import Change, Report, Result, Severity
-
-_FEW = 3
-"""So many combinations of precision, implementation and mode are told one by one."""
+    from normcheck.results import Change, Report, Severity
 
 _LONG = 300
 """Names and messages longer than that are cut in the middle where an output has a limit of its own."""
@@ -28,13 +26,22 @@ VERDICT = "verdict"
 
 
 class Group(NamedTuple):
-    """Findings of one severity, rule and fix, the worst first; `file` where they were told apart by file."""
+    """Findings of one severity, rule and fix, the worst first; `file` where they were told apart by file.
 
+    `asked`: False for those of the view that nobody asked for.
+    """
+
+    asked: bool
     severity: Severity
     rule: str
     fix: str
     file: str | None
     findings: tuple[Finding, ...]
+
+    @property
+    def on(self) -> str:
+        """On how many layers it is, after a colon; nothing without layers."""
+        return f": {counted(len(self.layers), 'layer')}" if self.layers else ""
 
     @property
     def layers(self) -> list[str]:
@@ -43,14 +50,22 @@ class Group(NamedTuple):
 
 
 def grouped(report: Report, *, by_file: bool = False) -> list[Group]:
-    """Return the findings in groups: the most severe first, then by the worst result that a group is about."""
-    rank, files = _ranks(report), Files(report)
-    groups: dict[tuple[Severity, str, str, str | None], list[Finding]] = defaultdict(list)
-    for finding in sorted(report.findings, key=rank):
+    """Return the findings in groups: the most severe first, then by the worst result that a group is about.
+
+    Those of the view that nobody asked for come last.
+    """
+    files, is_unasked = Files(report), unasked(report)
+    groups: dict[tuple[bool, Severity, str, str, str | None], list[Finding]] = defaultdict(list)
+    for finding in sorted(report.findings, key=rank_of(report)):
         file = files.of(finding.layer) if by_file else None
-        groups[finding.severity, finding.rule, finding.fix, file].append(finding)
+        groups[not is_unasked(finding), finding.severity, finding.rule, finding.fix, file].append(finding)
     every = [Group(*key, tuple(found)) for key, found in groups.items()]
-    return sorted(every, key=lambda group: SEVERITIES.index(group.severity))
+    return sorted(every, key=lambda group: (not group.asked, SEVERITIES.index(group.severity)))
+
+
+def findings_of(groups: Iterable[Group]) -> list[Finding]:
+    """Return the findings of some groups, one after the other."""
+    return [finding for group in groups for finding in group.findings]
 
 
 def with_verdicts(report: Report) -> Report:
@@ -81,7 +96,7 @@ def _of_verdict(change: Change) -> Finding:
     )
 
 
-def _ranks(report: Report) -> Callable[[Finding], int]:
+def rank_of(report: Report) -> Callable[[Finding], int]:
     """Return what orders findings: the place of their result, or of their layer's worst, among all.
 
     Results that nobody asked for come after all others.
@@ -89,31 +104,25 @@ def _ranks(report: Report) -> Callable[[Finding], int]:
     order = sorted(worst_first(report.results), key=lambda result: not result.asked)
     ranks: dict[tuple[str | None, ...], int] = {}
     for rank, result in enumerate(order):
-        ranks.setdefault(_place(result), rank)
+        ranks.setdefault(place(result), rank)
         ranks.setdefault((result.layer,), rank)
-    return lambda finding: ranks.get(_place(finding), ranks.get((finding.layer,), len(order)))
-
-
-def _place(item: Result | Finding) -> tuple[str | None, ...]:
-    return item.layer, item.norm, item.precision, item.implementation, item.mode
+    return lambda finding: ranks.get(place(finding), ranks.get((finding.layer,), len(order)))
 
 
 def said(finding: Finding) -> str:
     """Return in a sentence where something is, at which step, what it is, and whether it is sure."""
-    step = "" if finding.step and finding.message.startswith(finding.step) else at(finding.step)
-    rests = " (rests on an assumption)" if finding.assumed else ""
-    return f"{where(finding)}{step}: {finding.message}{rests}"
+    step, message = told(finding)
+    return f"{where(finding)}{step}: {message}"
 
 
 def holds_for(group: Group, budget: int) -> str:
     """Return for which layers a group holds, as many as the budget has room for, and what they were run with."""
-    kernels = distinct(filter(None, map(kernel, group.findings)))
-    ran = "; ".join(kernels) if len(kernels) <= _FEW else f"{len(kernels)} combinations"
+    kernels = ran(group.findings)
     layers = [brief(name) for name in group.layers]
     if not layers:
-        return ran
-    many = f"{len(layers)} {plural('layer', len(layers))}: " * (len(layers) > 1)
-    return f"{many}{listed(layers, budget)}" + (f" ({ran})" if ran else "")
+        return kernels
+    many = f"{counted(len(layers), 'layer')}: " * (len(layers) > 1)
+    return f"{many}{listed(layers, budget)}" + (f" ({kernels})" if kernels else "")
 
 
 def worst_of(group: Group) -> str:
@@ -149,7 +158,8 @@ class Files:
 
     def __init__(self, report: Report) -> None:
         self._of = {layer.name: layer.file for layer in report.layers}
-        self.models = distinct([*map(str, report.settings.get("models") or ()), *self._of.values()])
+        named = report.settings.get("models")
+        self.models = distinct([*map(str, named if isinstance(named, list | tuple) else ()), *self._of.values()])
 
     def of(self, name: str | None) -> str | None:
         """Return the file; None where there is none, or no telling which.

@@ -35,7 +35,7 @@ def pieces(report: Report) -> Iterator[str]:
     """Yield the text of `render`, piece by piece: the data of a result is made when its turn comes."""
     environment = _environment()
     order = page_data.Order(report)
-    style, script = _own(environment, "page.css"), _own(environment, "picture.js", "detail.js", "page.js")
+    style, script = _own(environment, "page.css"), _own(environment, "picture.js", "detail.js", "filter.js", "page.js")
     stream = environment.get_template("page.html.j2").stream(
         report=report,
         verdict=page_text.verdict(report, order.results),

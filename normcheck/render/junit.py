@@ -14,16 +14,17 @@ classname and name, of which GitLab keeps the first. GitLab refuses files of 30 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape, quoteattr
 
-from normcheck.render.counts import failing, of_severities
+from normcheck.render.counts import failing
 from normcheck.render.findings import told
 from normcheck.render.groups import VERDICT, Files, with_verdicts
 from normcheck.render.layout import inline
 from normcheck.render.places import kernel, whole
-from normcheck.results import SEVERITIES
+from normcheck.render.views import with_conditions
+from normcheck.results import SEVERITIES, FindingCounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -82,7 +83,7 @@ def _suites(report: Report) -> _Suites:
 
     for result in report.results:
         case_of(result.norm, result.layer, result.precision, files.of(result.layer))
-    for finding in with_verdicts(report).findings:
+    for finding in with_conditions(with_verdicts(report)).findings:
         case = case_of(finding.norm, finding.layer, finding.precision, files.of(finding.layer))
         case.findings.append(finding)
     for item in report.skipped:
@@ -101,9 +102,9 @@ def _name(norm: str, layer: str | None, precision: str | None) -> str:
 
 def _suite(report: Report, name: str, cases: list[_Case], fails: tuple[Severity, ...]) -> Iterator[str]:
     yield f"  <testsuite{_attributes(name=name)}{_totals(cases, fails)}>\n    <properties>\n"
-    counts = of_severities(found for case in cases for found in case.findings if found.rule != VERDICT)
+    counts = FindingCounts.of(found for case in cases for found in case.findings if found.rule != VERDICT)
     facts = {"version": report.tool.version, "fail_on": report.fail_on}
-    for fact, value in {**facts, **{f"findings.{severity}": many for severity, many in counts.items()}}.items():
+    for fact, value in {**facts, **{f"findings.{severity}": many for severity, many in asdict(counts).items()}}.items():
         yield f"      <property{_attributes(name=fact, value=str(value))}/>\n"
     yield "    </properties>\n"
     yield from (_element(case, fails) for case in cases)

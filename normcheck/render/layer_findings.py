@@ -9,17 +9,20 @@ from typing import TYPE_CHECKING
 from normcheck.render.figures import figure
 from normcheck.render.findings import befell, fix_of, found_on, remedy, rule_of_three, told
 from normcheck.render.folding import listed
+from normcheck.render.groups import rank_of
 from normcheck.render.layout import Lines, exact, paragraph
-from normcheck.render.places import Shown, distinct, kernel, plural, where, whole, worst_first
-from normcheck.results import VERDICTS, Finding, Report, Result, Verdict
+from normcheck.render.places import Shown, counted, distinct, ran, verdicts, where, whole, worst_first
+from normcheck.render.views import condition
+from normcheck.render.views import unasked as is_unasked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from normcheck.render.folding import Names
+    from normcheck.results import Finding, Report, Result
 
 _FEW = 3
-"""So many different messages, or kernels, are told one by one."""
+"""So many different messages are told one by one."""
 
 
 # ------------------------------------------------------------------------------------- the view not asked for
@@ -32,8 +35,8 @@ def unasked(report: Report, names: Names, width: int) -> Lines:
         if not result.asked:
             views[result.implementation, result.precision].append(result)
     lines: Lines = []
-    for (implementation, precision), results in views.items():
-        text = f"if your runtime computes norms in {precision} itself ({implementation}): {_fare(results, names)}"
+    for results in views.values():
+        text = f"{condition(results)}: {_fare(results, names)}"
         worst = worst_first(results)[0]
         if worst.verdict != "ok":
             found = [finding for finding in found_on(worst, report.findings) if finding.implementation]
@@ -42,43 +45,23 @@ def unasked(report: Report, names: Names, width: int) -> Lines:
     tried = [item.evidence for item in report.advice if not item.asked]
     lines += [line for text in tried if lines for line in paragraph(text, width=width, hanging=2)]
     shows = " or ".join(f"--implementation {name}" for name in distinct(view[0] for view in views))
-    notes = len(_unasked_findings(report))
-    counted = f", with {notes} {plural('note', notes)}" if notes else ""
-    return lines + (paragraph(f"{shows} shows each layer{counted}", width=width, hanging=2) if lines else [])
+    notes = sum(map(is_unasked(report), report.findings))
+    besides = f", with {counted(notes, 'note')}" if notes else ""
+    return lines + (paragraph(f"{shows} shows each layer{besides}", width=width, hanging=2) if lines else [])
 
 
 def _fare(results: Iterable[Result], names: Names) -> str:
     """Return how many layers have which verdict, each its worst: ``12 of 53 layers unsafe, 3 degraded``."""
-    counts = _verdicts(results)
+    counts = verdicts(results)
     (first, many), *others = counts.items()
     return ", ".join([f"{names.count(many)} {first}", *(f"{more} {verdict}" for verdict, more in others)])
 
 
-def _verdicts(results: Iterable[Result]) -> dict[Verdict, int]:
-    """Return how many layers have which verdict, each its worst; the worst verdict first, none of no layer."""
-    worst: dict[str | None, int] = {}
-    for result in results:
-        rank = VERDICTS.index(result.verdict)
-        worst[result.layer] = min(rank, worst.get(result.layer, rank))
-    ranks = list(worst.values())
-    return {verdict: ranks.count(rank) for rank, verdict in enumerate(VERDICTS) if rank in ranks}
-
-
-def _place(item: Result | Finding) -> tuple[str | None, ...]:
-    return item.layer, item.norm, item.precision, item.implementation, item.mode
-
-
-def _unasked_findings(report: Report) -> set[Finding]:
-    """Return the findings on results of the view not asked for."""
-    beside = {_place(result) for result in report.results if not result.asked}
-    return {finding for finding in report.findings if _place(finding) in beside}
-
-
 def _told_findings(report: Report) -> list[Finding]:
     """Return the findings but those of the view not asked for, and those on what was skipped: they are told there."""
-    elsewhere = _unasked_findings(report)
+    is_elsewhere = is_unasked(report)
     skipped_names = {item.name for item in report.skipped}
-    return [f for f in report.findings if f not in elsewhere and (f.norm or f.layer not in skipped_names)]
+    return [f for f in report.findings if not is_elsewhere(f) and (f.norm or f.layer not in skipped_names)]
 
 
 # ------------------------------------------------------------------------------------------ findings and advice
@@ -86,20 +69,12 @@ def _told_findings(report: Report) -> list[Finding]:
 
 def findings(report: Report, names: Names, width: int) -> Lines:
     """Return the findings, the worst first: one paragraph a rule and fix, layers told in at most two lines or so."""
-    order = worst_first(result for result in report.results if result.asked)
-    ranks: dict[tuple[str | None, ...], int] = {}
-    for rank, result in enumerate(order):
-        ranks.setdefault(_place(result), rank)
-        ranks.setdefault((result.layer,), rank)
-
-    def rank_of(finding: Finding) -> int:
-        return ranks.get(_place(finding), ranks.get((finding.layer,), len(order)))
-
+    rank = rank_of(report)
     lines: Lines = []
     for (_, rule, fix), group in groupby(sorted(_told_findings(report), key=remedy), key=remedy):
         found = list(group)
         lines += paragraph(rule, width=width, head=found[0].severity)
-        for text in _told(found, min(found, key=rank_of), names, 2 * width - 40):
+        for text in _told(found, min(found, key=rank), names, 2 * width - 40):
             lines += paragraph(text, width=width, indent=2, hanging=2)
         lines += paragraph(f"fix: {fix}", width=width, indent=2, hanging=2) if fix else []
     return lines
@@ -121,13 +96,11 @@ def _where(found: Sequence[Finding], names: Names, budget: int) -> str:
     if len(found) == 1:
         return where(found[0])
     layers = distinct(finding.layer for finding in found if finding.layer)
-    kernels = distinct(filter(None, map(kernel, found)))
-    ran = "; ".join(kernels) if len(kernels) <= _FEW else f"{len(kernels)} combinations"
-    ran = f" ({ran})" if ran else ""
+    kernels = f" ({ran(found)})" if ran(found) else ""
     if len(layers) <= 1:
-        return f"{listed(layers, budget) if layers else 'the model'}{ran}"
+        return f"{listed(layers, budget) if layers else 'the model'}{kernels}"
     every = len(layers) == names.total
-    return f"{names.count(len(layers))}{ran}" + ("" if every else f": {listed(layers, budget)}")
+    return f"{names.count(len(layers))}{kernels}" + ("" if every else f": {listed(layers, budget)}")
 
 
 def advice(report: Report, width: int) -> list[Lines]:
@@ -142,7 +115,7 @@ def advice(report: Report, width: int) -> list[Lines]:
 def _advised(title: str, layers: Sequence[str], snippet: str, evidence: str, width: int) -> list[Lines]:
     head = paragraph(title, width=width, hanging=2, head="advice")
     if layers:
-        text = f"{len(layers)} {plural('layer', len(layers))}: {listed(layers, 2 * width - 40)}"
+        text = f"{counted(len(layers), 'layer')}: {listed(layers, 2 * width - 40)}"
         head += paragraph(text, width=width, indent=2, hanging=2)
     if evidence:
         head += paragraph(evidence, width=width, indent=2, hanging=2)
@@ -189,7 +162,7 @@ def verdict(report: Report, names: Names, width: int) -> Lines:
     if not asked:
         why = "" if report.layers else ": no normalization layers were found"
         return paragraph(f"nothing was analysed{why}", width=width)
-    (head, many), *others = _verdicts(asked).items()
+    (head, many), *others = verdicts(asked).items()
     worst = worst_first(asked)[0]
     found = found_on(worst, report.findings)
     serious = [finding for finding in found if finding.severity != "note"]

@@ -8,23 +8,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from normcheck.render import gradients
 from normcheck.render.cells import layouts, layouts_of_layers
 from normcheck.render.changes import before_and_after
 from normcheck.render.counts import counts, outcome
 from normcheck.render.findings import verdict
 from normcheck.render.folding import Names, folded, listed
-from normcheck.render.groups import brief, grouped, holds_for, omitted, said, unread, worst_of
+from normcheck.render.groups import brief, findings_of, grouped, holds_for, omitted, said, unread, worst_of
 from normcheck.render.layer_findings import verdict as verdict_on_layers
 from normcheck.render.layout import printable
 from normcheck.render.markdown_text import cell, code, fenced, prose
-from normcheck.render.places import Shown, plural, where, worst_first
-from normcheck.results import SEVERITIES
+from normcheck.render.places import Shown, counted, where, worst_first
+from normcheck.render.views import condition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from normcheck.render.groups import Group
-    from normcheck.results import Advice, Change, Comparison, Report
+    from normcheck.results import Advice, Change, Comparison, Report, Result
 
 LIMIT = 1024 * 1024
 """Bytes that GitHub takes as the summary of a step."""
@@ -134,7 +135,7 @@ def _comparison(comparison: Comparison) -> Iterator[str]:
 def _only(which: str, places: Sequence[str]) -> str:
     if not places:
         return ""
-    return f"\nOnly in the {which} report: {len(places)} {plural('place', len(places))}: {prose(_listed(places))}\n"
+    return f"\nOnly in the {which} report: {counted(len(places), 'place')}: {prose(_listed(places))}\n"
 
 
 def _change(change: Change) -> tuple[str, ...]:
@@ -157,19 +158,19 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _findings(report: Report) -> Iterator[str]:
-    """Yield the findings of each severity: an item a rule and fix, with its layers."""
+    """Yield the findings of each severity, those of the view that nobody asked for last: an item a rule and fix."""
     titles = {rule.code: rule.title for rule in report.rules}
     groups = grouped(report)
-    for severity in SEVERITIES:
-        items = [_item(group, titles.get(group.rule, "")) for group in groups if group.severity == severity]
-        yield from _section(f"{_TITLES[severity]}: {getattr(report.summary.findings, severity)}", items)
+    parts = [(title, [g for g in groups if g.asked and g.severity == word]) for word, title in _TITLES.items()]
+    beside = [group for group in groups if not group.asked]
+    for title, part in (*parts, (f"Notes {condition(findings_of(beside))}", beside)):
+        many = len(findings_of(part))
+        yield from _section(f"{title}: {many}", [_item(group, titles.get(group.rule, "")) for group in part])
 
 
 def _item(group: Group, title: str) -> str:
     """Return what a group of findings says: rule, the worst of them, where else, and what to do."""
-    layers = len(group.layers)
-    many = f": {layers} {plural('layer', layers)}" if layers else ""
-    lines = [f"**{prose(f'{group.rule} {title}'.strip())}**{many}", prose(said(group.findings[0]))]
+    lines = [f"**{prose(f'{group.rule} {title}'.strip())}**{group.on}", prose(said(group.findings[0]))]
     if len(group.findings) > 1:
         lines.append(prose(f"{worst_of(group)}{holds_for(group, _NAMES)}"))
     if group.fix:
@@ -180,7 +181,7 @@ def _item(group: Group, title: str) -> str:
 def _advice(advice: Advice) -> str:
     """Return something to change: for which layers, what trying it gave, and the text to paste."""
     many = len(advice.layers)
-    facts = [f"{many} {plural('layer', many)}: {_listed(advice.layers)}"] if many else []
+    facts = [f"{counted(many, 'layer')}: {_listed(advice.layers)}"] if many else []
     facts += [advice.evidence] if advice.evidence else []
     text = printable(advice.snippet.strip("\n"))
     lines = text.count("\n") + 1
@@ -205,6 +206,15 @@ def _results(report: Report) -> Iterator[str]:
         yield "\n### Results\n\n"
         titles = [column.title.replace("\n", " ") for column in columns]
         yield from _table(titles, [[column.cell(item) for column in columns] for item in shown])
+    yield from _gradients([item.result for item in shown])
     beside = sum(not result.asked for result in report.results)
     if beside:
         yield f"\nNot shown: {beside} results of the view that nobody asked for, whose findings are notes.\n"
+
+
+def _gradients(results: Sequence[Result]) -> Iterator[str]:
+    """Yield the backward passes of those results that have one."""
+    items, columns = gradients.items_of(results), gradients.LAYOUTS[0].columns
+    if items:
+        yield f"\n### Backward\n\n{prose('; '.join(gradients.premise(items)))}\n\n"
+        yield from _table([column.title for column in columns], [[c.cell(item) for c in columns] for item in items])

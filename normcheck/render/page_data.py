@@ -15,16 +15,19 @@ from markupsafe import Markup
 
 from normcheck.render import page_text
 from normcheck.render.figures import bits, count, figure, interval, number, of
-from normcheck.render.groups import grouped
+from normcheck.render.groups import findings_of, grouped
 from normcheck.render.layer_facts import cast, facts_of
 from normcheck.render.layout import inline, printable
 from normcheck.render.places import concerns, plural, worst_first
-from normcheck.results import VERDICTS, Distance
+from normcheck.render.strip import edges
+from normcheck.render.views import condition
+from normcheck.results import ROW_KINDS, VERDICTS, Distance
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
+    from normcheck.render.groups import Group
     from normcheck.results import Finding, FormatFacts, Report, Result, Step
 
 _DEVIATIONS = tuple(Distance.__slots__)
@@ -65,7 +68,7 @@ class Order:
     def __init__(self, report: Report) -> None:
         self.results = worst_first(report.results)
         self.groups = grouped(report)
-        self.findings = [finding for group in self.groups for finding in group.findings]
+        self.findings = findings_of(self.groups)
         about: dict[tuple[str | None, str], list[int]] = defaultdict(list)
         for index, finding in enumerate(self.findings):
             about[finding.layer, finding.norm].append(index)
@@ -79,7 +82,7 @@ def blocks(report: Report, order: Order) -> Iterator[Block]:
     yield Block("table", iter([_json(_table(report, order))]))
     yield Block("results", _results(order))
     yield Block("layers", (_json(facts_of(layer, ())) for layer in report.layers))
-    yield Block("findings", (_json(_finding(finding)) for finding in order.findings))
+    yield Block("findings", (_json(_finding(f, group)) for group in order.groups for f in group.findings))
     yield Block("changes", map(_json, page_text.changed(report.comparison)))
 
 
@@ -110,8 +113,8 @@ def _table(report: Report, order: Order) -> dict[str, Any]:
             "deviation": [_short(result.deviation.relative_rms) for result in results],
             "multiple": [_short(_multiple(result)) for result in results],
             "headroom": [_short(result.headroom.overflow_bits) for result in results],
-            "low": [_short(result.safe_scale[0]) if result.safe_scale else None for result in results],
-            "high": [_short(result.safe_scale[1]) if result.safe_scale else None for result in results],
+            "low": [_safe(result, 0) for result in results],
+            "high": [_safe(result, 1) for result in results],
         },
         "unasked": [index for index, result in enumerate(results) if not result.asked],
         "layer_of": [layers.get(result.layer or "", -1) for result in results],
@@ -124,10 +127,8 @@ def _table(report: Report, order: Order) -> dict[str, Any]:
 
 
 def _format(form: FormatFacts) -> dict[str, Any]:
-    """Return the range of a format as exponents of 2; what lies beyond float64 has its largest number as threshold."""
-    over = form.max_finite if math.isinf(form.overflow_threshold) else form.overflow_threshold
-    ends = [math.log2(end) for end in (form.min_subnormal, form.min_normal, over)]
-    return {"name": inline(form.name), "label": inline(form.label), "ends": ends}
+    """Return the range of a format as exponents of 2."""
+    return {"name": inline(form.name), "label": inline(form.label), "ends": edges(form)}
 
 
 def _coded(values: Iterable[str]) -> dict[str, Any]:
@@ -149,6 +150,13 @@ def _multiple(result: Result) -> float | None:
     if ideal == 0:
         return 1.0 if value == 0 else math.inf
     return value / ideal
+
+
+def _safe(result: Result, end: int) -> float | str | None:
+    """Return an end of the safe scale; "none" where there is none, nothing where nobody looked for it."""
+    if result.safe_scale is None:
+        return "none" if result.asked else None
+    return _short(result.safe_scale[end])
 
 
 # ------------------------------------------------------------------------------------------------- details
@@ -195,9 +203,7 @@ def _facts(result: Result) -> list[str]:
     """Return the facts named by `_FACTS`; empty where there is nothing to say."""
     rows, room, statistic, source = result.rows, result.headroom, result.statistic, result.input
     nouns = plural(result.shape.row, rows.total)
-    bad = [
-        f"{count(n)} {name}" for name in ("nonfinite", "collapsed", "amplified", "shrunk") if (n := getattr(rows, name))
-    ]
+    bad = [f"{count(n)} {name}" for name in ROW_KINDS if (n := getattr(rows, name))]
     odd = [
         f"{count(n)} {name}" for name in ("zero", "flushed", "negative") if (n := getattr(statistic, f"{name}_rows"))
     ]
@@ -211,7 +217,7 @@ def _facts(result: Result) -> list[str]:
         *(_tally(result, name) for name in ("overflow", "underflow", "invalid", "absorbed")),
         _room(room.overflow_bits, room.overflow_step),
         _room(room.underflow_bits, room.underflow_step),
-        interval(result.safe_scale),
+        interval(result.safe_scale) if result.asked or result.safe_scale else "",
         f"no input with |x| up to {figure(result.safe_magnitude)} overflows"
         if result.safe_magnitude is not None
         else "",
@@ -239,9 +245,11 @@ def _tally(result: Result, name: str) -> str:
     return of(tally.count, tally.of) + rows
 
 
-def _finding(finding: Finding) -> list[str]:
+def _finding(finding: Finding, group: Group) -> list[str]:
+    """Return a finding, and on which condition it holds; nothing where that is what was asked for."""
     line = page_text.item_of(finding)
-    return [finding.severity, line.where, line.text, finding.rule, finding.fix]
+    only = "" if group.asked else condition([finding])
+    return [finding.severity, line.where, line.text, finding.rule, finding.fix, only]
 
 
 # ---------------------------------------------------------------------------------------------------- JSON

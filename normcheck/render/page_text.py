@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
-from normcheck.render import counts as counted
+from normcheck.render import counts as of_run
 from normcheck.render.changes import before_and_after
 from normcheck.render.findings import befell, fix_of, found_on, told
+from normcheck.render.groups import Files, findings_of
 from normcheck.render.json_report import to_plain
 from normcheck.render.layout import inline
-from normcheck.render.places import Shown, distinct, plural, where, whole
-from normcheck.results import SEVERITIES, VERDICTS
+from normcheck.render.places import Shown, counted, plural, verdicts, where, whole
+from normcheck.render.views import condition
+from normcheck.results import SEVERITIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -65,7 +67,7 @@ def verdict(report: Report, ordered: Sequence[Result]) -> Judgement:
     asked = [result for result in ordered if result.asked]
     if not asked:
         return Judgement("empty", "nothing was analysed")
-    (head, many), *others = _verdicts(asked)
+    (head, many), *others = verdicts(asked).items()
     total = sum((many, *(more for _, more in others)))
     noun = plural("layer" if any(result.layer for result in asked) else "result", total)
     sentence = ", ".join([f"in {many} of {total} {noun}", *(f"{other} in {more}" for other, more in others)])
@@ -89,31 +91,19 @@ def _fix(report: Report, found: Sequence[Finding]) -> str:
     return advised[0] if advised else fix_of([finding for finding in found if finding.severity != "note"], report)
 
 
-def _verdicts(asked: Sequence[Result]) -> list[tuple[str, int]]:
-    """Return how many layers, else results, have which verdict, each its worst; the worst verdict first."""
-    worst: dict[object, str] = {}
-    for index, result in enumerate(asked):  # the first result of a layer is its worst
-        worst.setdefault(index if result.layer is None else result.layer, result.verdict)
-    every = list(worst.values())
-    return [(word, every.count(word)) for word in VERDICTS if word in every]
-
-
 def counts(report: Report) -> list[tuple[str, int, str]]:
     """Return what is counted in the head: its name, the number, and the class of its look."""
     looks = {f"{severity}s": severity for severity in SEVERITIES} | {"unreadable": "error"}
     return [
-        (what[:-1] if many == 1 and what.endswith("s") else what, many, looks.get(what, "") if many else "")
-        for what, many in counted.counts(report).items()
+        (of_run.agreeing(what, many), many, looks.get(what, "") if many else "")
+        for what, many in of_run.counts(report).items()
         if many or what != "layers"  # a simulation has none
     ]
 
 
 def subject(report: Report) -> str:
     """Return what the report is about: the files, or the distribution."""
-    named = report.settings.get("models")
-    files = [str(name) for name in named] if isinstance(named, list | tuple) else []
-    files = files or distinct(layer.file for layer in report.layers)
-    return ", ".join(map(inline, files)) or str(report.settings.get("distribution", ""))
+    return ", ".join(map(inline, Files(report).models)) or str(report.settings.get("distribution", ""))
 
 
 def pairs(values: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -132,8 +122,12 @@ def left_out(report: Report) -> list[tuple[str, str]]:
 
 
 class Explained(NamedTuple):
-    """Findings of one rule with one fix, how many layers they are on, and what the rule is where that is known."""
+    """Findings of one rule with one fix, how many layers they are on, and what the rule is where that is known.
 
+    `heading` stands before the first group of the view that nobody asked for, and is empty for all others.
+    """
+
+    heading: str
     group: Group
     rule: RuleFacts | None
     layers: str
@@ -143,13 +137,15 @@ class Explained(NamedTuple):
 def findings(groups: Sequence[Group], report: Report) -> Iterator[Explained]:
     """Yield the groups with what they need to be read."""
     rules = {rule.code: rule for rule in report.rules}
+    beside = [group for group in groups if not group.asked]
     total, start = len({layer.name for layer in report.layers}), 0
     for group in groups:
+        heading = f"Only {condition(findings_of(beside))}" if group in beside[:1] else ""
         found = group.findings
         said = common(found)
         items = tuple(item_of(finding, without=said) for finding in found[:FIRST])
         listing = Listing(group.rule, start, len(found), items, said or "")
-        yield Explained(group, rules.get(group.rule), _layers(group, total), listing)
+        yield Explained(heading, group, rules.get(group.rule), _layers(group, total), listing)
         start += len(found)
 
 
@@ -174,10 +170,8 @@ def _layers(group: Group, total: int) -> str:
     """Return on how many of all layers some findings are; without layers how many findings."""
     named, found = len(group.layers), len(group.findings)
     if not named:
-        return f"{found} {plural('finding', found)}"
-    return (
-        f"on {named} of {total} {plural('layer', total)}" if total >= named else f"on {named} {plural('layer', named)}"
-    )
+        return counted(found, "finding")
+    return f"on {named} of {counted(total, 'layer')}" if total >= named else f"on {counted(named, 'layer')}"
 
 
 # ------------------------------------------------------------------------------------------------- changes

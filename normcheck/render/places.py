@@ -5,11 +5,18 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
+from normcheck.render.figures import count
 from normcheck.render.layout import inline
 from normcheck.results import VERDICTS, Change, Finding, Result, Skipped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from normcheck.results import Verdict
+
+
+_FEW = 3
+"""So many combinations of precision, implementation and mode are told one by one."""
 
 
 class Shown(NamedTuple):
@@ -39,6 +46,11 @@ def kernel(item: Result | Finding | Change) -> str:
     """Return what an item was computed with: norm, precision, implementation, and mode unless training."""
     mode = item.mode if item.mode != "train" else None
     return " ".join(filter(None, (item.norm, item.precision, item.implementation, mode)))
+
+
+def place(item: Result | Finding) -> tuple[str | None, ...]:
+    """Return what a finding and the result that it is on have in common."""
+    return item.layer, item.norm, item.precision, item.implementation, item.mode
 
 
 def concerns(finding: Finding, result: Result) -> bool:
@@ -73,6 +85,17 @@ def room(result: Result) -> float:
     return math.inf if bits is None else -math.inf if math.isnan(bits) else bits
 
 
+def verdicts(results: Iterable[Result]) -> dict[Verdict, int]:
+    """Return how many layers, else results, have which verdict, each its worst; the worst first, none that none has."""
+    worst: dict[str | int, int] = {}
+    for index, result in enumerate(results):
+        of = index if result.layer is None else result.layer
+        rank = VERDICTS.index(result.verdict)
+        worst[of] = min(rank, worst.get(of, rank))
+    ranks = list(worst.values())
+    return {verdict: ranks.count(rank) for rank, verdict in enumerate(VERDICTS) if rank in ranks}
+
+
 def distinct(values: Iterable[str]) -> list[str]:
     """Return each value once, in the order of first occurrence."""
     return list(dict.fromkeys(values))
@@ -81,6 +104,17 @@ def distinct(values: Iterable[str]) -> list[str]:
 def either(values: Iterable[str]) -> str:
     """Return the values as alternatives, each once."""
     return " or ".join(distinct(values))
+
+
+def ran(items: Iterable[Result | Finding | Change]) -> str:
+    """Return what items were computed with: one by one where that are few, else how many combinations."""
+    kernels = distinct(filter(None, map(kernel, items)))
+    return "; ".join(kernels) if len(kernels) <= _FEW else f"{len(kernels)} combinations"
+
+
+def counted(many: int, noun: str) -> str:
+    """Return how many of something: ``1 layer``, ``1.93e7 elements``."""
+    return f"{count(many)} {plural(noun, many)}"
 
 
 def plural(noun: str, many: int) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from normcheck.render.figures import number
 from normcheck.render.layout import inline
-from normcheck.render.places import distinct, plural
+from normcheck.render.places import counted, distinct
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -44,7 +44,7 @@ def _layers(report: Report, asked: Sequence[Result]) -> list[str]:
     """Return the files, how many layers of which kind they hold, and as what they are computed where that differs."""
     kinds = Counter(layer.norm for layer in report.layers)
     total = len(report.layers)
-    held = f"{total} {plural('layer', total)}: {_counted(kinds)}" if total else ""
+    held = f"{counted(total, 'layer')}: {_counted(kinds)}" if total else ""
     norms = distinct(result.norm for result in asked)
     computed = f"computed as {' and '.join(norms)}" if total and not set(norms) <= set(kinds) else ""
     files = [str(name) for name in report.settings.get("models") or ()] or [layer.file for layer in report.layers]
@@ -92,7 +92,7 @@ def _eps(layers: Sequence[LayerFacts]) -> str:
     counts = Counter((number(layer.eps), layer.eps_source == "assumed") for layer in layers)
     values = []
     for (value, assumed), many in counts.most_common(_FEW):
-        notes = [f"{many} {plural('layer', many)}"] * (len(counts) > 1) + ["assumed"] * assumed
+        notes = [counted(many, "layer")] * (len(counts) > 1) + ["assumed"] * assumed
         values.append(f"{value} ({', '.join(notes)})" if notes else value)
     rest = f" and {len(counts) - _FEW} more" if len(counts) > _FEW else ""
     return f"eps {', '.join(values)}{rest}" if values else ""

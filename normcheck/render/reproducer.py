@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from normcheck.render.layout import inline
+from normcheck.results.reproducer import TORCH_FORMATS
 
 if TYPE_CHECKING:
     from normcheck.results.reproducer import Claim, Formula, Operation, Program, Reproducer
 
 MARKER = "Written by normcheck"
 """How the first line of every script goes on after the hash: what begins so may be replaced."""
-
-_TORCH = ("float16", "bfloat16", "float32", "float64")
-"""Formats whose names torch's dtypes have too, and in which its kernels compute."""
 
 
 def script(made: Reproducer, *, data: str, digest: str) -> str:
@@ -47,7 +45,7 @@ def script(made: Reproducer, *, data: str, digest: str) -> str:
         lines=lines,
         helpers=_helpers(program.operations),
         reference=_reference(program.formula),
-        is_torch=program.io in _TORCH,
+        is_torch=program.io in TORCH_FORMATS,
         own=_own_kernel(program),
         verdict=_verdict(made.claim, program),
     )
@@ -195,7 +193,7 @@ def _own_kernel(program: Program) -> _Own | None:
         ),
         "group": ("group_norm", _group_norm(formula)),
     }
-    if formula.statistic != "l2" or where not in calls or not {program.io, program.parameters} <= set(_TORCH):
+    if formula.statistic != "l2" or where not in calls or not {program.io, program.parameters} <= set(TORCH_FORMATS):
         return None
     name, lines = calls[where]
     return _Own(name, [*_own_parameters(program), *lines, "return y.double()"])

@@ -20,6 +20,7 @@ from normcheck.render.groups import Files, posix, said
 from normcheck.render.json_report import to_plain
 from normcheck.render.layout import inline
 from normcheck.render.places import whole
+from normcheck.render.views import with_conditions
 from normcheck.results import SEVERITIES
 
 if TYPE_CHECKING:
@@ -77,16 +78,17 @@ def _category(report: Report) -> str:
 
 
 def _rule(rule: RuleFacts) -> dict[str, Any]:
+    about = f"Fires when {rule.detects}. {rule.why}" if rule.detects else rule.why
     online = rule.documentation.startswith("http")
     link = f"[{rule.code}]({rule.documentation})" if online else f"`{rule.documentation}`"
     return {
         "id": rule.code,
         "name": "".join(word.capitalize() for word in rule.slug.split("-")),
         "shortDescription": {"text": rule.title},
-        "fullDescription": {"text": rule.why},
+        "fullDescription": {"text": about},
         "help": {
-            "text": f"{rule.why}\nFix: {rule.fix}\nDocumented in {rule.documentation}",
-            "markdown": f"{rule.why}\n\n**Fix:** {rule.fix}\n\nDocumented in {link}.",
+            "text": f"{about}\nFix: {rule.fix}\nDocumented in {rule.documentation}",
+            "markdown": f"{about}\n\n**Fix:** {rule.fix}\n\nDocumented in {link}.",
         },
         "defaultConfiguration": {"level": rule.severity},
         "properties": {"tags": ["numerics", "low-precision", "normalization"]},
@@ -115,7 +117,7 @@ def _results(report: Report) -> Iterator[dict[str, Any]]:
     indices = {rule.code: index for index, rule in enumerate(report.rules)}
     changes = report.comparison.regressions if report.comparison else ()
     kinds = {_changed(change): _STATES[change.kind] for change in changes if change.kind in _STATES}
-    for finding in sorted(report.findings, key=lambda finding: SEVERITIES.index(finding.severity)):
+    for finding in sorted(with_conditions(report).findings, key=lambda finding: SEVERITIES.index(finding.severity)):
         print_of = fingerprint(finding)
         seen[print_of] += 1
         ordinal = f"{print_of}:{seen[print_of]}"

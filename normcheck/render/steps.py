@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from normcheck.render import strip
@@ -29,6 +30,8 @@ def parts(results: Iterable[Result], formats: Mapping[str, FormatFacts], *, widt
         picture = strip.lines(result, where(result), formats, width=width)
         pictured = pictured or bool(picture)
         yield picture
+        if result.backward is not None:
+            yield lines(replace(result, steps=result.backward.steps), f"{where(result)}, backward", width=width)
     if pictured:
         yield strip.legend(width)
 
@@ -48,7 +51,7 @@ def _events(name: str) -> Callable[[Step], str]:
 
 
 def _figure(name: str) -> Callable[[Step], str]:
-    return lambda step: figure(getattr(step, name))
+    return lambda step: figure(getattr(step, name) if step.operations else None)  # of no operation there is none
 
 
 def _degree(step: Step) -> str:

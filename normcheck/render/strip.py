@@ -37,6 +37,9 @@ _VALUES = {"under": _UNDER, "subnormal": _SUBNORMAL, "normal": _NORMAL, "over": 
 _ZONES = {"under": " ", "subnormal": ".", "normal": "-", "over": "x", "unknown": " "}
 """What stands in the parts of a format's range, and where there are no values."""
 
+_UNROUNDED = "no rounding"
+"""What stands instead of a range where a step does nothing: its result is in its format already."""
+
 _PLAIN = str.maketrans(f"{_LEVELS}{_SUBNORMAL}", "_.:-=+*#%")
 """What is drawn instead of blocks."""
 
@@ -149,7 +152,7 @@ def axis_of(result: Result, formats: Mapping[str, FormatFacts], columns: int) ->
         return None
     low, high = low - 1, high + 1
     named = dict.fromkeys(step.format for step in result.steps if step.format in formats)
-    limits = [round(edge) for name in named for edge in _edges(formats[name])]
+    limits = [round(edge) for name in named for edge in edges(formats[name])]
     step = -(-(high - low) // columns)
     room = min(_SPAN, columns) if step == 1 else (columns - 1) * step
     for limit in sorted(limits, key=lambda limit: max(low - limit, limit - high)):
@@ -184,7 +187,7 @@ def _power(magnitude: float) -> float | None:
     return math.log2(magnitude) if magnitude > 0 else None
 
 
-def _edges(facts: FormatFacts) -> list[float]:
+def edges(facts: FormatFacts) -> list[float]:
     """Return the powers of two where the parts of a format's range meet, the least first."""
     return [math.log2(limit) for limit in (facts.min_subnormal, facts.min_normal, _threshold(facts))]
 
@@ -223,8 +226,10 @@ def _histogram(exponents: Exponents, axis: Axis) -> str:
 
 def _bar(step: Step, facts: FormatFacts | None, axis: Axis) -> str:
     """Return the range of the step's format, and over it the magnitudes that the step had before rounding."""
-    edges = _edges(facts) if facts else []
-    picture = [_ZONES[_zone(axis.power(column + 0.5), edges)] for column in range(axis.columns)]
+    if not step.operations:
+        return f"{_UNROUNDED:{axis.columns}}"
+    ends = edges(facts) if facts else []
+    picture = [_ZONES[_zone(axis.power(column + 0.5), ends)] for column in range(axis.columns)]
     high = _power(step.max_abs)
     if high is None:
         return "".join(picture)
@@ -233,16 +238,16 @@ def _bar(step: Step, facts: FormatFacts | None, axis: Axis) -> str:
     first, last = axis.at(low), axis.at(high)
     for column in range(first, last + 1):
         inside = max(axis.power(column), low), min(axis.power(column + 1), high)
-        picture[column] = _VALUES[_zone(sum(inside) / 2, edges)]
-    if _zone(low, edges) == "under":
+        picture[column] = _VALUES[_zone(sum(inside) / 2, ends)]
+    if _zone(low, ends) == "under":
         picture[first] = _UNDER
-    if math.isinf(high) or _zone(high, edges) == "over":
+    if math.isinf(high) or _zone(high, ends) == "over":
         picture[last] = _OVER
     return "".join(picture)
 
 
-def _zone(power: float, edges: Sequence[float]) -> str:
-    """Return in which part of a format's range a power of two is; unknown where the edges of the parts are."""
-    if not edges:
+def _zone(power: float, ends: Sequence[float]) -> str:
+    """Return in which part of a format's range a power of two is; unknown where the ends of the parts are."""
+    if not ends:
         return "unknown"
-    return _PARTS[bisect_right(edges, power)]
+    return _PARTS[bisect_right(ends, power)]

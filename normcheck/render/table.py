@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from normcheck.render import changes, layout, model, steps, strip
+from normcheck.render import changes, gradients, layout, model, steps, strip
 from normcheck.render.cells import layouts
 from normcheck.render.figures import number
 from normcheck.render.findings import findings, left_out, skipped, unseen, verdict
@@ -53,6 +53,7 @@ def _parts(report: Report, width: int, *, with_steps: bool) -> Iterator[Lines]:
     yield paragraph(_premise(report), width=width, hanging=2, head=report.command)
     if shown:
         yield table(shown, layouts(shown), width=width)
+    yield gradients.section([item.result for item in shown], width)
     if with_steps:
         yield from steps.parts((item.result for item in shown), strip.ranges(report), width=width)
     yield from _under(report, shown, width)

@@ -30,10 +30,14 @@ from normcheck.results.report import (
     Tool,
 )
 from normcheck.results.result import (
+    ROW_KINDS,
     VERDICTS,
+    Backward,
     Deviation,
     Distance,
     Exponents,
+    Flushed,
+    GradientRows,
     Headroom,
     Input,
     ParameterFacts,
@@ -52,9 +56,11 @@ from normcheck.results.result import (
 
 __all__ = [
     "FORMAT",
+    "ROW_KINDS",
     "SEVERITIES",
     "VERDICTS",
     "Advice",
+    "Backward",
     "Change",
     "Comparison",
     "Deviation",
@@ -63,7 +69,9 @@ __all__ = [
     "FigureChange",
     "Finding",
     "FindingCounts",
+    "Flushed",
     "FormatFacts",
+    "GradientRows",
     "Headroom",
     "Input",
     "LayerFacts",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from normcheck.results.result import Result  # noqa: TC001  # read at run time, for the schema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 FORMAT: Literal[1] = 1
 """Version of the report's JSON: raised when a field is renamed or removed, not when one is added."""
@@ -109,7 +113,7 @@ class Tool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleFacts:
-    """A rule that was in force: what it finds, why that matters, how to fix it, and where that is documented."""
+    """A rule that was in force: what it finds and when, why that matters, how to fix it, where that is documented."""
 
     code: str
     slug: str
@@ -118,6 +122,7 @@ class RuleFacts:
     why: str
     fix: str
     documentation: str
+    detects: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,6 +207,12 @@ class FindingCounts:
     error: int
     warning: int
     note: int
+
+    @classmethod
+    def of(cls, findings: Iterable[Finding]) -> FindingCounts:
+        """Return how many of some findings have which severity."""
+        counts = Counter(finding.severity for finding in findings)
+        return cls(**{severity: counts[severity] for severity in SEVERITIES})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,10 @@ RowState = RowKind | Literal["flushed", "finite"]
 """What became of a row; `flushed`: its statistic before eps is 0 where the exact one is not."""
 
 
+TORCH_FORMATS = ("float16", "bfloat16", "float32", "float64")
+"""Formats whose names torch's dtypes have too, and in which its kernels compute; its casts to those of 8 bits differ
+from version to version."""
+
 Figure = Literal["rows", "deviation", "lost mass", "headroom", "overflow"]
 
 

@@ -7,6 +7,8 @@ from typing import Literal
 
 Verdict = Literal["ok", "degraded", "unsafe"]
 RowKind = Literal["nonfinite", "collapsed", "amplified", "shrunk"]
+ROW_KINDS: tuple[RowKind, ...] = ("nonfinite", "collapsed", "amplified", "shrunk")
+"""Classes of bad rows; the first that matches counts."""
 VERDICTS: tuple[Verdict, ...] = ("unsafe", "degraded", "ok")
 
 
@@ -228,12 +230,67 @@ class ParameterFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GradientRows:
+    """How the rows of dx ended: with a NaN or an infinity, or all zeros where the exact row, rounded, is not."""
+
+    total: int
+    nonfinite: int
+    vanished: int
+
+    @property
+    def bad(self) -> int:
+        """Rows of either class."""
+        return self.nonfinite + self.vanished
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flushed:
+    """`count` elements of dx that are 0, of `of` whose exact value is not; `share`: their ratio.
+
+    `ideal`: how many rounding the exact dx once would lose.
+    """
+
+    count: int
+    of: int
+    share: float
+    ideal: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backward:
+    """The gradient of a norm's input, dx, computed as one implementation would, against the exact one.
+
+    `source`: of the gradient that arrives at the output, before it is multiplied by `loss_scale` and stored in the io
+    format. `steps`: of the backward pass, their degrees in the scale of that gradient. `deviation`: of dx, from the
+    exact backward pass on the gradient before it was stored. `overflow_bits`: by how many bits the loss scale may grow
+    before `overflow_step` overflows; None where nothing depends on it. `safe_loss_scale`: the powers of two from
+    the first to the second overflow nothing, leave no row that is not finite and flush no more of dx than the threshold
+    `flushed_share`; None where there is no such power.
+    """
+
+    source: str
+    loss_scale: float
+    steps: tuple[Step, ...]
+    overflow: Tally
+    underflow: Tally
+    invalid: Tally
+    absorbed: Tally
+    rows: GradientRows
+    deviation: Deviation
+    flushed: Flushed
+    overflow_bits: float | None
+    overflow_step: str | None
+    safe_loss_scale: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """One norm in one precision under one implementation, on one input.
 
     `safe_magnitude`: no input with |x| at most this overflows a step, whatever its distribution; None where there is no
     such bound. `asked`: False for the view "if your runtime computes norms in this precision", which `analyze` adds
     unasked and whose findings are notes. `parameters`: None where the norm has none, or they are taken as exact.
+    `backward`: the gradient of its input; None where that was not asked for.
     """
 
     layer: str | None
@@ -266,3 +323,4 @@ class Result:
     asked: bool = True
     parameters: ParameterFacts | None = None
     safe_magnitude: float | None = None
+    backward: Backward | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -475,6 +476,35 @@ def test_where_no_file_can_be_read_each_has_its_line(tmp_path):
         analyze([str(tmp_path / "a.pt"), str(tmp_path / "b.pt")])
     assert len(error.value.args) == 2
     assert all("\n" not in line for line in error.value.args)
+    assert [item.name for item in error.value.report.unreadable] == [str(tmp_path / "a.pt"), str(tmp_path / "b.pt")]
+    assert not error.value.report.results
+
+
+@pytest.mark.parametrize("model", ["", ["a.pt", ""]])
+def test_an_empty_path_is_not_the_current_folder(healthy, monkeypatch, model):
+    monkeypatch.chdir(Path(healthy).parent)
+    with pytest.raises(UsageError, match="the path of a model is empty"):
+        analyze(model)
+    assert analyze(".", **SMALL).results
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ({}, "dict is no model: save a state dict and give its path, or load it into its model and give that"),
+        (None, "NoneType is no model: give a path, several paths, or a live torch module"),
+        (b"a.pt", "bytes is no model"),
+        ([{}], "list is no model"),
+        (torch.zeros(3), "Tensor is no model"),
+    ],
+)
+def test_what_is_no_model_is_said_with_what_would_be_one(model, words):
+    with pytest.raises(UsageError, match=f"^{words}"):
+        analyze(model)
+
+
+def test_paths_may_come_from_anything_that_yields_them(healthy):
+    assert analyze(Path(healthy).parent.glob("*"), **SMALL).results
 
 
 def test_code_of_a_file_is_run_only_when_trusted_and_the_report_says_so(tmp_path):
@@ -550,3 +580,12 @@ def test_progress_names_the_layer_and_ends(healthy):
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert seen[-1][0] == pytest.approx(1.0)
     assert said == [f"{healthy}: PyTorch zip archive, norm layers: 1 batch-l2, 1 layer-l2"]
+
+
+@pytest.mark.parametrize(("mode", "verdict"), [("eval", "unsafe"), ("train", "ok")])
+def test_a_running_variance_that_is_infinite_in_the_file_is_not_ok_though_the_exact_channel_is_beta_too(mode, verdict):
+    norm = torch.nn.BatchNorm2d(8)
+    norm.running_var[0] = torch.inf
+    report = analyze(torch.nn.Sequential(norm), precisions=["fp16"], implementations=["wide"], mode=mode)
+    assert [(r.verdict, r.rows.bad) for r in report.results] == [(verdict, 0)]
+    assert {f.rule for f in report.findings if f.severity == "error"} == {"NC104"}

@@ -117,12 +117,15 @@ def test_all_rules_are_silent_on_good_examples(settings):
 
 OF_MODELS = {"NC104", "NC105", "NC204", "NC205", "NC305", "NC401", "NC402", "NC403", "NC404"}
 """Rules about parameters, recorded input and layers: their examples are models, in test_analyze.py."""
+OF_GRADIENTS = {"NC501", "NC502", "NC503"}
+"""Their examples are in test_gradients.py."""
 
 
 def test_every_rule_has_an_example():
-    assert {rule for rule, *_ in EXAMPLES.values()} | OF_MODELS == {rule.code for rule in RULES}
-    models = (Path(__file__).parent / "test_analyze.py").read_text(encoding="utf-8")
-    assert all(f'"{code}"' in models for code in OF_MODELS)
+    assert {rule for rule, *_ in EXAMPLES.values()} | OF_MODELS | OF_GRADIENTS == {rule.code for rule in RULES}
+    for codes, file in ((OF_MODELS, "test_analyze.py"), (OF_GRADIENTS, "test_gradients.py")):
+        text = (Path(__file__).parent / file).read_text(encoding="utf-8")
+        assert all(f'"{code}"' in text for code in codes)
 
 
 # ------------------------------------------------------------------------------------------------- thresholds
@@ -314,6 +317,9 @@ ANCHORS = {
     "NC402": ("degenerate-group", "note"),
     "NC403": ("kind-ambiguous", "note"),
     "NC404": ("tensor-skipped", "note"),
+    "NC501": ("gradient-overflow", "error"),
+    "NC502": ("gradient-flushed", "warning"),
+    "NC503": ("loss-scale-room", "warning"),
 }
 """Stable: reports, SARIF files and links of users hold them."""
 

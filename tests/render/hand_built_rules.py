@@ -15,6 +15,7 @@ RULES = (
         why="An infinite statistic turns whole rows into beta, and nothing non-finite leaves the layer.",
         fix="compute this norm's statistics in float32 (implementation `wide`)",
         documentation="docs/rules.md#nc102-silent-collapse",
+        detects="every output of some row equals beta (`rows.collapsed` above 0)",
     ),
     RuleFacts(
         code="NC301",

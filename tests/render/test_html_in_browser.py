@@ -13,12 +13,13 @@ from itertools import pairwise
 
 import pytest
 from hand_built_model import FILE, KEEP, MODEL
-from hand_built_ranges import PICTURED, WITH_RANGES
+from hand_built_ranges import DOUBLE, PICTURED, WITH_RANGES, step
 from large_reports import large_report
 from test_render_html import HOSTILE, of_model
 
 from normcheck.render import html
-from normcheck.render.places import worst_first
+from normcheck.render.groups import grouped
+from normcheck.render.places import concerns, worst_first
 from normcheck.results import Exponents
 
 MANY = 10_000
@@ -156,12 +157,13 @@ def test_results_that_were_asked_for_are_shown_the_worst_first(show):
     assert page.one("#shown") == f"{len(ASKED)} of {len(MODEL.results)} results"
     assert page.column("layer") == [result.layer for result in ASKED]
     assert [text.split()[-1] for text in page.column("verdict")] == [result.verdict for result in ASKED]
+    assert page.run("document.getElementById('asked').checked")
     page.click("#unasked")
     assert page.one("#shown") == f"{len(MODEL.results)} of {len(MODEL.results)} results"
     assert any("not asked for" in text for text in page.column("implementation"))
 
 
-@pytest.mark.parametrize("name", ["bad rows", "deviation", "× ideal", "headroom", "safe scale"])
+@pytest.mark.parametrize("name", ["bad rows", "deviation", "× ideal", "headroom"])
 def test_figures_are_sorted_as_numbers_and_what_is_none_comes_last(show, name):
     odd = [
         dataclasses.replace(ASKED[0], headroom=dataclasses.replace(ASKED[0].headroom, overflow_bits=bits))
@@ -171,8 +173,6 @@ def test_figures_are_sorted_as_numbers_and_what_is_none_comes_last(show, name):
 
     def keys():
         first = [re.match(r"−?[\d.]+(e−?\d+)?(?=\D|$)", text) for text in page.column(name)]
-        if name == "safe scale":
-            first = [re.search(r"(?<= to )[\d.]+(e−?\d+)?", text) for text in page.column(name)]
         return [match and float(match[0].replace("−", "-")) for match in first]
 
     for direction in ("descending", "ascending"):
@@ -183,6 +183,32 @@ def test_figures_are_sorted_as_numbers_and_what_is_none_comes_last(show, name):
         assert numbers == sorted(numbers, reverse=direction == "descending")
         assert None not in found[: len(numbers)]
         assert page.run("document.querySelectorAll(`th[aria-sort='${arguments[0]}']`).length", direction) == 1
+
+
+def test_no_safe_scale_is_the_least_and_one_that_nobody_looked_for_comes_last(show):
+    page = show(with_safe_scales((0.0, 64.0), None, (0.5, 2.0)))
+    page.click("#unasked")
+    rising = ["none", "0.5 to 2", "0 to 64"]
+    for direction, order in (("descending", [*rising[::-1], "–"]), ("ascending", [*rising, "–"])):
+        page.sort("safe scale")
+        assert page.column("safe scale") == order
+        assert page.run("document.querySelectorAll(`th[aria-sort='${arguments[0]}']`).length", direction) == 1
+
+
+def with_safe_scales(*scales):
+    """A result for each safe scale, and one more of the view that nobody asked for."""
+    beside = dataclasses.replace(ASKED[0], asked=False, safe_scale=None)
+    asked = [dataclasses.replace(ASKED[0], safe_scale=scale) for scale in scales]
+    return dataclasses.replace(MODEL, results=(*asked, beside), findings=())
+
+
+def test_of_no_safe_scale_the_detail_says_so_only_where_one_was_looked_for(show):
+    page = show(with_safe_scales(None))
+    page.click("#unasked")
+    page.each(".opens", "each.click()")
+    none, unknown = page.all(".detail")
+    assert "safe scalenone" in none
+    assert "safe scale" not in unknown
 
 
 @pytest.mark.parametrize(
@@ -212,6 +238,66 @@ def test_text_filters_by_layer_rule_and_whatever_else_a_row_says(show):
     assert len(page.column("layer")) == len(ASKED)
 
 
+@pytest.mark.parametrize(
+    ("typed", "layers"),
+    [
+        ("layer*.bn1", ("layers.0.bn1", "Layers.12.BN1", "layers[1].bn1")),
+        ("layers.?.bn1", ("layers.0.bn1",)),
+        ("layers.[1-9]*", ("layers.12.bn1x", "Layers.12.BN1")),
+        ("layers.[!1]*", ("layers.0.bn1",)),
+        ("bn1*", ()),
+        ("*BN1 layers.1", ("Layers.12.BN1",)),
+        ("*l*.*.*b*1", ("layers.0.bn1", "Layers.12.BN1")),
+        (
+            "**layers**1*",
+            ("layers.0.bn1", "layers.12.bn1x", "Layers.12.BN1", "layers[1].bn1", "head.layers.0.bn1.norm"),
+        ),
+        ("*n*", ("layers.0.bn1", "layers.12.bn1x", "Layers.12.BN1", "layers[1].bn1", "head.layers.0.bn1.norm")),
+        ("layers[1*", ("layers[1].bn1",)),
+        ("*[9-0]*", ()),
+        ("layers.*(1)+$", ()),
+        ("layers[1]", ("layers[1].bn1",)),
+        ("bn1x", ("layers.12.bn1x",)),
+    ],
+)
+def test_a_word_with_a_star_or_a_question_mark_is_a_glob_of_the_whole_name(show, typed, layers):
+    names = ("layers.0.bn1", "layers.12.bn1x", "Layers.12.BN1", "layers[1].bn1", "head.layers.0.bn1.norm")
+    page = show(dataclasses.replace(MODEL, results=tuple(dataclasses.replace(ASKED[0], layer=n) for n in names)))
+    page.type(typed)
+    assert sorted(page.column("layer")) == sorted(layers)
+
+
+def test_without_layers_a_glob_is_of_a_norm(show):
+    page = show(WITH_RANGES)
+    assert "*" in page.run("document.getElementById('filter').placeholder")
+    assert "glob" in page.run("document.getElementById('filter').title")
+    for typed, many in (("layer-*", 0), ("batch-*", 1)):
+        page.run("(document.getElementById('filter').value = '') || undefined")
+        page.type(typed)
+        assert len(page.column("norm")) == many
+
+
+def test_beside_each_box_stands_how_many_results_it_is_about(show):
+    page = show(MODEL)
+
+    def told():
+        boxes = page.all("#verdicts label, #views label")
+        return {text.strip(" ✕▲✓").rsplit(" ", 1)[0]: int(text.rsplit(" ", 1)[1]) for text in boxes}
+
+    def counted(**what):
+        chosen = [r for r in MODEL.results if all(getattr(r, name) == value for name, value in what.items())]
+        verdicts = Counter(r.verdict for r in chosen if r.asked)
+        views = Counter("asked for" if r.asked else "not asked for" for r in chosen)
+        return {word: (verdicts | views)[word] for word in ("unsafe", "degraded", "ok", "asked for", "not asked for")}
+
+    assert told() == counted()
+    page.choose("mode", "eval")
+    assert told() == counted(mode="eval") != counted()
+    page.click("#verdicts input[value='2']")
+    assert told()["ok"] == counted(mode="eval")["ok"]  # what ticking it again would show
+    assert sum(told()[word] for word in ("unsafe", "degraded")) == len(page.column("layer")) == told()["asked for"]
+
+
 def test_choices_filter_together_and_are_reset(show):
     page = show(MODEL)
     page.click("#verdicts input[value='2']")
@@ -226,13 +312,41 @@ def test_choices_filter_together_and_are_reset(show):
     assert len(page.column("layer")) == len(ASKED)
 
 
-def test_a_finding_shows_its_results_also_those_not_asked_for(show):
+def test_a_group_of_findings_shows_its_own_results_and_no_others(show):
     page = show(MODEL)
     page.each("details", "(each.open = true)")
-    page.click("button.find[data-find='NC102']")
-    assert set(page.column("precision")) == {"fp16"}
-    assert len(page.column("layer")) == 7
-    assert all("not asked for" in text for text in page.column("implementation"))
+    groups = grouped(MODEL)
+    assert {group.asked for group in groups} == {True, False}
+    for place, group in enumerate(groups):
+        alike = [f for f in MODEL.findings if (f.rule, f.severity) == (group.rule, group.severity)]
+        shown = [
+            result
+            for result in worst_first(MODEL.results)
+            if result.asked == group.asked and any(concerns(finding, result) for finding in alike)
+        ]
+        if not shown:
+            assert page.run("document.querySelectorAll('button.find')[arguments[0]].hidden", place), group.rule
+            continue
+        page.run("document.querySelectorAll('button.find')[arguments[0]].click()", place)
+        assert page.column("layer") == [result.layer for result in shown], group.rule
+        assert ["not asked for" in text for text in page.column("implementation")] == [not group.asked] * len(shown)
+        assert page.run("document.getElementById('unasked').checked") != group.asked
+        assert page.focused() == "only-rule"
+
+
+def test_a_finding_of_the_view_that_nobody_asked_for_says_so_wherever_it_stands(show):
+    page = show(MODEL)
+    page.click("#unasked")
+    page.each(".opens", "each.click()")
+    only = "only if your runtime computes norms in fp16 itself (pure)"
+    told = [(text.split()[-1], only in detail) for text, detail in zip(*columns_and_details(page), strict=True)]
+    assert ("for", True) in told  # "not asked for"
+    assert not any(condition for word, condition in told if word != "for")
+    assert [text.lower() for text in page.all("#findings-section > h3")] == [only]
+
+
+def columns_and_details(page):
+    return page.column("implementation"), page.all(".detail")
 
 
 def test_long_lists_are_shown_when_asked_for(show):
@@ -323,6 +437,76 @@ def test_the_picture_shades_the_zones_and_marks_what_is_beyond(show):
     assert "1 element is not finite." in told
 
 
+IDLE = dataclasses.replace(step("idle", 0.0, 0.0), operations=0)
+
+
+def test_a_step_that_rounds_nothing_is_not_drawn_as_zeros(show):
+    page = show(
+        dataclasses.replace(WITH_RANGES, results=(dataclasses.replace(PICTURED, steps=(*PICTURED.steps, IDLE)),))
+    )
+    page.click(".opens")
+    assert page.all(".picture .note").count("no rounding") == 1
+    assert page.all(".picture .note").count("all 0") == 1
+    assert len(page.all(".picture .track")) == len(PICTURED.steps) - 1  # one has a format whose range is not known
+    said = page.one("figcaption")
+    assert "All 0: reciprocal. No rounding: idle." in said
+    (row,) = [cells for cells in map(str.split, page.run(ROWS)) if cells[0] == "idle"]
+    assert row == ["idle", "float16", "1", "0", *"–" * 10]
+
+
+ROWS = "[...document.querySelectorAll('.grid tbody tr')].map((e) => [...e.cells].map((c) => c.textContent).join(' '))"
+
+OUTSIDE = """[...document.querySelectorAll('.picture')].flatMap((svg) => {
+    const all = svg.getBoundingClientRect();
+    return [...svg.querySelectorAll('text, rect, path, line')].filter((each) => {
+        const one = each.getBoundingClientRect();
+        const inside = one.left > all.left - 1 && one.right < all.right + 1;
+        return !(inside && one.top > all.top - 1 && one.bottom < all.bottom + 1);
+    }).map((each) => each.outerHTML.slice(0, 200));
+})"""
+"""What goes beyond the edge of its picture by a pixel or more."""
+
+CROSSING = """[...document.querySelectorAll('.picture')].flatMap((svg) => {
+    const texts = [...svg.querySelectorAll('text')].map((each) => [each.textContent, each.getBoundingClientRect()]);
+    const common = (a, b, from, to) => Math.min(a[to], b[to]) - Math.max(a[from], b[from]);
+    const cross = (a, b) => common(a, b, 'left', 'right') > 1 && common(a, b, 'top', 'bottom') > 6;
+    return texts.flatMap(([one, a], place) =>
+        texts.slice(place + 1).filter(([, b]) => cross(a, b)).map(([other]) => [one, other]));
+})"""
+"""Texts of a picture that stand on each other; lines may be nearer than their boxes are high."""
+
+WIDE = dataclasses.replace(PICTURED.input, exponents=Exponents(lowest=-1074, counts=(1,) * 2098))
+LONG = step("a-step-with-quite-a-name", 2.0**-30, math.inf, degree=2, form="float8_e4m3fnuz")
+OF_ALL_KINDS = (
+    dataclasses.replace(PICTURED, steps=(*PICTURED.steps, IDLE)),
+    dataclasses.replace(PICTURED, steps=(*PICTURED.steps, LONG)),
+    dataclasses.replace(PICTURED, input=WIDE),
+    dataclasses.replace(PICTURED, precision=DOUBLE.label, steps=PICTURED.steps[:2]),
+    dataclasses.replace(PICTURED, precision="unknown"),
+)
+
+
+@pytest.mark.parametrize("width", [360, 400, 480, 599, 640, 700, 760, 900, 1024, 1300, 1600])
+def test_nothing_of_a_picture_is_cut_off_at_its_edge(show, width):
+    page = show(dataclasses.replace(WITH_RANGES, results=OF_ALL_KINDS))
+    emulate(page, width=width)
+    page.each(".opens", "each.click()")
+    assert len(page.all(".picture")) == len(OF_ALL_KINDS)
+    assert page.run(OUTSIDE) == []
+    assert page.run(CROSSING) == []
+    assert {"overflow, too small", "no rounding", "infinite, too small"} & set(page.all(".picture .note"))
+
+
+@pytest.mark.parametrize("width", [360, 1300])
+def test_a_name_without_end_is_shortened_in_the_picture_alone(show, width):
+    page = show(of_model(HOSTILE))
+    emulate(page, width=width)
+    page.click(".opens")
+    assert page.run(OUTSIDE) == []
+    assert "x…" in " ".join(page.all(".picture text"))
+    assert HOSTILE[-1] in page.all(".grid td")
+
+
 def test_zones_are_where_the_format_says(show):
     page = show(WITH_RANGES)
     page.click(".opens")
@@ -411,6 +595,8 @@ def test_hostile_names_do_nothing(show):
     assert len(page.all(".detail")) == len(HOSTILE)
     assert page.all("main img, main script, main svg[onload], main iframe") == []
     shown = page.column("layer")
+    page.type("*x*x*x*x*x*x*x*y")
+    assert page.column("layer") == []
     assert HOSTILE[0] in shown
     assert r"\u202egnirts\u2066\u200f\u2028\u2029\ufeff" in shown
     assert "x" * 10_000 in shown

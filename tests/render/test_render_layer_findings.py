@@ -122,7 +122,7 @@ def test_names_of_a_finding_take_at_most_two_lines_or_so():
 
 def test_what_rests_on_an_assumption_says_so():
     part = section("error NC104")
-    assert part.count(squeezed("[rests on an assumption]")) == 4
+    assert part.count(squeezed("(rests on an assumption)")) == 4
     assert not says(part.split("warning")[0], "assumption")
 
 

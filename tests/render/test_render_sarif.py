@@ -71,7 +71,8 @@ def test_rules_say_what_why_and_how_to_mend_it():
     collapse, deviation = run_of(with_rules(MODEL))["tool"]["driver"]["rules"]
     assert (collapse["id"], collapse["name"]) == ("NC102", "SilentCollapse")
     assert collapse["shortDescription"]["text"] == RULES[0].title
-    assert collapse["fullDescription"]["text"] == RULES[0].why
+    assert collapse["fullDescription"]["text"] == f"Fires when {RULES[0].detects}. {RULES[0].why}"
+    assert deviation["fullDescription"]["text"] == RULES[1].why  # as in reports of older versions
     assert collapse["defaultConfiguration"]["level"] == "error"
     for text in collapse["help"].values():
         assert RULES[0].why in text

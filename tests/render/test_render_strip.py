@@ -96,6 +96,17 @@ def test_without_a_magnitude_there_is_the_range_alone(low, high):
     assert not set(of_step(step("last", low, high))) & set("█▒!0")
 
 
+def test_a_step_that_rounds_nothing_says_so():
+    idle = dataclasses.replace(step("last", 0.0, 0.0), operations=0)
+    assert of_step(idle).strip() == "no rounding"
+    assert "no rounding" not in of_step(step("last", 0.0, 0.0))
+    text = table.render(
+        dataclasses.replace(WITH_RANGES, results=(dataclasses.replace(PICTURED, steps=(idle,)),)), with_steps=True
+    )
+    (row,) = [line.split() for line in text.splitlines() if line.startswith("last") and "no rounding" not in line]
+    assert row[-1] == "-"  # neither a largest nor a smallest magnitude
+
+
 def test_without_a_smallest_magnitude_there_is_the_largest():
     assert of_step(step("last", 0.0, 1.0)).count("█") == 1
 

@@ -145,7 +145,7 @@ def test_findings_with_other_figures_are_not_folded():
 
 
 def test_what_rests_on_an_assumption_says_so():
-    assert "[restsonanassumption]" in squeezed(rendered())
+    assert "(restsonanassumption)" in squeezed(rendered())
     certain = dataclasses.replace(REPORT, findings=FINDINGS[:2])
     assert "assumption" not in rendered(report=certain)
 

@@ -32,8 +32,9 @@ function definitions(pairs) {
 function findingsOf(detail) {
   if (!detail.findings.length) return null;
   return make("ul", { class: "found" }, ...detail.findings.map((place) => {
-    const [severity, , message, code, fix] = blocks.findings.get(place);
-    return make("li", {}, marked(severity, severitySigns), ` ${code} `, make("b", {}, table.rule_titles[code] ?? ""),
+    const [severity, , message, code, fix, condition] = blocks.findings.get(place);
+    const rule = make("b", {}, table.rule_titles[code] ?? "");
+    return make("li", {}, marked(severity, severitySigns), ` ${code} `, rule, make("small", {}, condition && ` only ${condition}`),
       make("p", {}, message), ...(fix ? [make("p", {}, make("b", {}, "Fix "), fix)] : []));
   }));
 }
@@ -50,8 +51,9 @@ function stepsOf(detail) {
   if (!detail.steps.length) return null;
   const heads = ["step", "format", "degree", "operations", ...table.events, "lost mass", "largest", "smallest"];
   const cells = ([step, format, degree, operations, max, min, lost, ...events]) => {
-    const all = table.events.map((_, place) => figure(events[place] ?? 0));
-    return [step, format, figure(degree), count(operations), ...all, figure(lost), figure(max), figure(min)];
+    const all = table.events.map((_, place) => (operations ? figure(events[place] ?? 0) : "–"));
+    const [largest, smallest] = operations ? [max, min] : [null, null];
+    return [step, format, figure(degree), count(operations), ...all, figure(lost), figure(largest), figure(smallest)];
   };
   return grid(heads, detail.steps.map(cells));
 }

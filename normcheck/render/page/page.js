@@ -79,10 +79,10 @@ function columns() {
     figured("deviation", (index) => cell("deviation", index)),
     figured("× ideal", (index) => cell("multiple", index)),
     figured("headroom", (index) => cell("headroom", index), room),
-    figured("safe scale", (index) => cell("high", index), safe),
+    figured("safe scale", (index) => (cell("high", index) === "none" ? -1 : cell("high", index)), safe),
     worded("rules", rules),
   ];
-  return all.filter((column) => column.name !== "layer" || table.text.layer.values.some(Boolean));
+  return all.filter((column) => column.name !== "layer" || layered());
 }
 
 function computed(index) {
@@ -101,7 +101,8 @@ function room(index) {
 }
 
 function safe(index) {
-  return [cell("low", index) === null ? "none" : `${figure(cell("low", index))} to ${figure(cell("high", index))}`];
+  const [low, high] = [cell("low", index), cell("high", index)];
+  return [typeof low === "number" ? `${figure(low)} to ${figure(high)}` : figure(high)];
 }
 
 function rules(index) {
@@ -119,33 +120,7 @@ const fired = (index) => text("rules", index).split("|").filter(Boolean).map((ea
 
 const unasked = new Set(table.unasked);
 const state = { column: null, down: false, shown: WINDOW, open: new Set(), rows: [] };
-const FILTERS = ["norm", "precision", "implementation", "mode"];
 let shownColumns = [];
-let haystack = null;
-
-/* What the text filter looks into, made when it is first used. */
-function searched() {
-  const names = ["verdict", "layer", ...FILTERS, "rules", "headroom_step"];
-  haystack ??= Array.from({ length: table.count }, (_, index) => names.map((name) => text(name, index)).join(" ").toLowerCase());
-  return haystack;
-}
-
-function wanted() {
-  const terms = byId("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
-  const where = terms.length ? searched() : null;
-  const verdicts = new Set([...document.querySelectorAll("#verdicts input:checked")].map((box) => Number(box.value)));
-  const chosen = FILTERS.map((name) => [table.text[name].at, byId(`only-${name}`)?.value]).filter(([, value]) => value);
-  const severity = byId("only-severity").value;
-  // The severities of a result depend on its rules alone: they are looked up once for each set of rules.
-  const severe = table.text.rules.values.map((each) => (severity === "none" ? each === "" : each.includes(severity)));
-  const beside = byId("unasked").checked;
-  return (index) =>
-    verdicts.has(table.text.verdict.at[index]) &&
-    (beside || !unasked.has(index)) &&
-    (!severity || severe[table.text.rules.at[index]]) &&
-    chosen.every(([at, value]) => at[index] === Number(value)) &&
-    (!where || terms.every((term) => where[index].includes(term)));
-}
 
 /* Rows are in the data worst first; what is no number, and infinities, come last whichever way the order goes. */
 function ordered(rows) {
@@ -161,8 +136,7 @@ function ordered(rows) {
 }
 
 function update() {
-  const keep = wanted();
-  state.rows = ordered(Array.from({ length: table.count }, (_, index) => index).filter(keep));
+  state.rows = ordered(filtered());
   state.shown = WINDOW;
   byId("shown").textContent = `${count(state.rows.length)} of ${count(table.count)} results`;
   byId("table").tBodies[0].replaceChildren();
@@ -213,31 +187,6 @@ function toggle(row, open = !row.classList.contains("open")) {
 
 // --------------------------------------------------------------------------------------------------- controls
 
-function option(value, name) {
-  return make("option", { value: String(value) }, name);
-}
-
-/* Which values there are, and of how many results; a choice of one is none. */
-function buildFilters() {
-  const counts = table.text.verdict.values.map((_, code) => table.text.verdict.at.filter((at) => at === code).length);
-  table.text.verdict.values.forEach((word, code) => {
-    if (!counts[code]) return;
-    const box = make("input", { type: "checkbox", value: String(code), defaultChecked: true });
-    const said = ` ${verdictSigns[word]} ${word} ${count(counts[code])}`;
-    byId("verdicts").append(make("label", { class: `chip ${word}` }, box, said));
-  });
-  const select = (name, options) => {
-    const choice = make("select", { id: `only-${name}` }, option("", "any"), ...options);
-    byId("selects").append(make("label", { hidden: options.length < 2 }, `${name} `, choice));
-  };
-  for (const name of FILTERS) select(name, table.text[name].values.map((value, code) => option(code, value)));
-  select("severity", [...Object.keys(severitySigns), "none"].map((name) => option(name, name)));
-  const mixed = unasked.size > 0 && unasked.size < table.count;
-  byId("unasked").defaultChecked = !mixed;
-  byId("beside").hidden = !mixed;
-  byId("beside").lastElementChild.textContent = `with the ${count(unasked.size)} of the view not asked for`;
-}
-
 function buildHead() {
   byId("table").tHead.rows[0].append(...shownColumns.map((column) => {
     const button = make("button", { type: "button" }, column.name);
@@ -277,21 +226,10 @@ function buildTable() {
     if (row && (event.target.closest(".opens") || !String(getSelection()))) toggle(row);
   });
   for (const button of document.querySelectorAll("button.find")) {
-    button.hidden = false;
-    button.addEventListener("click", () => find(button.dataset.find));
+    button.hidden = !codes().includes(button.dataset.find);
+    button.addEventListener("click", () => find(button.dataset));
   }
   update();
-}
-
-/* Shows the results on which a rule fired, those not asked for too where there are no others. */
-function find(code) {
-  byId("filters").reset();
-  byId("filter").value = code;
-  update();
-  if (!state.rows.length) byId("unasked").checked = true;
-  update();
-  byId("results").scrollIntoView();
-  byId("filter").focus({ preventScroll: true });
 }
 
 /* Lists whose first items are in the page have the others in a block. */

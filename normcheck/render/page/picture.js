@@ -18,22 +18,40 @@ const log2 = (value) => (value === "inf" ? Infinity : typeof value === "number" 
 
 const round1 = (value) => String(Math.round(value * 10) / 10);
 
-/* "2^-24" with a raised exponent. */
-function power(exponent, attributes) {
-  const raised = shape("tspan", { dy: "-4", "font-size": "80%" }, String(exponent).replace("-", "−"));
-  return shape("text", attributes, "2", raised);
+/* The width of the widest of some texts, as the page's own style draws them. */
+function widest(texts, look = "strong") {
+  const ruler = shape("svg", { class: "picture" }, ...texts.map((each) => shape("text", { class: look }, each)));
+  document.body.append(ruler);
+  const sizes = [...ruler.children].map((each) => each.getComputedTextLength());
+  ruler.remove();
+  return Math.ceil(Math.max(0, ...sizes));
 }
+
+/* Text that has its room: a longer one loses its end, which the table of steps and the sentence beneath have. */
+function fitted(text, room, look) {
+  let shown = text;
+  for (let size = widest([shown], look); size > room && shown.length > 1; size = widest([shown], look)) {
+    shown = `${shown.slice(0, Math.min(shown.length - 2, Math.floor((shown.length * room) / size)))}…`;
+  }
+  return shown;
+}
+
+/* "2^-24" with a raised exponent. */
+const power = (exponent, attributes) => shape("text", attributes, "2", lifted(exponent));
+
+const lifted = (exponent) => shape("tspan", { dy: "-4", "font-size": "80%" }, String(exponent).replace("-", "−"));
 
 /* The values of the picture: where steps begin and end, and their formats. `reach`: of the step that headroom is
    about, where its largest magnitude would be had its format no end; headroom is by definition counted from there. */
 function spans(detail, formats) {
   const [bits, first] = detail.headroom;
-  return detail.steps.map(([name, format, degree, , max, min]) => {
+  return detail.steps.map(([name, format, degree, operations, max, min]) => {
     const own = formats.find((each) => each.name === format) ?? { label: format };
     const high = log2(max);
     const low = Number.isFinite(log2(min)) ? log2(min) : high;
     const bounded = name === first && own.ends && typeof bits === "number" && degree > 0;
-    return { name, degree, max, low, high, format: own, reach: bounded ? own.ends[2] - bits * degree : NaN };
+    const reach = bounded ? own.ends[2] - bits * degree : NaN;
+    return { name, degree, max, low, high, format: own, reach, rounds: operations > 0 };
   });
 }
 
@@ -53,6 +71,8 @@ function domain(detail, steps, format) {
   return [Math.floor(low - margin), Math.ceil(high + margin)];
 }
 
+const isZero = (step) => step.rounds && step.max === 0;
+
 /* What the picture says, for those who do not see it, and for the line under it. */
 function described(detail, steps, format) {
   const [lowest, counts, zeros, nonfinite] = detail.exponents ?? [];
@@ -67,8 +87,11 @@ function described(detail, steps, format) {
     const [subnormal, normal, over] = format.ends.map(round1);
     told.push(`${format.label} overflows from 2^${over}, is subnormal below 2^${normal},`, `and its smallest number is 2^${subnormal}.`);
   }
-  const infinite = steps.filter((step) => step.high === Infinity).map((step) => step.name);
-  if (infinite.length) told.push(`Infinite: ${infinite.join(", ")}.`);
+  const kinds = { Infinite: (step) => step.high === Infinity, "All 0": isZero, "No rounding": (step) => !step.rounds };
+  for (const [kind, is] of Object.entries(kinds)) {
+    const names = steps.filter(is).map((step) => step.name);
+    if (names.length) told.push(`${kind}: ${names.join(", ")}.`);
+  }
   for (const { name, high, format: own } of steps) {
     if (own.ends && high >= own.ends[2] && high < Infinity) told.push(`${name} reaches 2^${round1(high)}, beyond ${own.label}.`);
   }
@@ -77,18 +100,12 @@ function described(detail, steps, format) {
   return told.join(" ").replaceAll("^-", "^−");
 }
 
-/* Returns the drawing and what it says. `area` has its measures: x(exponent) and its ends, whether labels
-   have no room beside the bars (narrow), and whether the zones' names have none beside each other (tight). */
+/* Returns the drawing and what it says. */
 function picture(detail, precision, formats, width) {
   const format = formats.find((each) => each.label === precision);
   const steps = spans(detail, formats);
   const [low, high] = domain(detail, steps, format);
-  const narrow = width < 600;
-  const longest = Math.max(16, ...steps.map((step) => `${step.name} ${step.format.label}`.length));
-  const left = narrow ? 4 : Math.min(16 + 6.6 * longest, width / 3);
-  const right = width - (narrow ? 4 : 130);
-  const x = (exponent) => left + ((Math.max(low, Math.min(high, exponent)) - low) / (high - low)) * (right - left);
-  const area = { x, low, high, left, right, narrow, tight: width < 900 };
+  const area = measured(width, [low, high], steps, format, precision);
   const text = described(detail, steps, format);
   const label = `picture-${picture.count = (picture.count ?? 0) + 1}`;
   const svg = shape("svg", { class: "picture", role: "img", "aria-labelledby": label, "aria-describedby": `${label}-text` });
@@ -99,6 +116,26 @@ function picture(detail, precision, formats, width) {
   svg.setAttribute("viewBox", `0 0 ${width} ${top + 6}`);
   svg.setAttribute("width", width);
   return [svg, text];
+}
+
+/* The measures of a drawing: x(exponent) and its ends, whether labels have no room beside the bars (narrow), and
+   whether the zones' names have none beside each other (tight). */
+function measured(width, [low, high], steps, format, precision) {
+  const [before, after] = [widest(labels(steps, precision)) + 14, widest(asides(steps, [low, high], format)) + 10];
+  const narrow = width < 600 || before > width / 3 || after > width / 4;
+  const [left, right] = narrow ? [4, width - 4] : [before, width - after];
+  const x = (exponent) => left + ((Math.max(low, Math.min(high, exponent)) - low) / (high - low)) * (right - left);
+  return { x, low, high, left, right, width, narrow, tight: width < 900 };
+}
+
+/* What stands at the left of the bars. */
+function labels(steps, precision) {
+  return ["elements a binade,", `against ${precision}`, ...steps.map((step) => `${step.name} ${step.format.label}`)];
+}
+
+/* What stands at the right of the bars. */
+function asides(steps, ends, format) {
+  return [...farOff(ends, format).map((each) => each.join("")), ...steps.map(noted)];
 }
 
 /* The shaded zones of a range, each between two exponents, with their names. */
@@ -131,7 +168,7 @@ function histogram(svg, area, exponents, format, precision) {
     say(why, (left + right) / 2, top + 60, { "text-anchor": "middle" });
   }
   ticks(svg, area, base);
-  if (narrow) say(`input in ${precision}, elements a binade, log scale`, left, 11);
+  if (narrow) say(fitted(`input in ${precision}, elements a binade, log scale`, right - left, "dim"), left, 11);
   else {
     say("input", 0, top + 14, { class: "strong" });
     say(`against ${precision}`, 0, top + 29);
@@ -147,22 +184,30 @@ function shaded(svg, area, { kind, from, to, name, anchor }, top, height) {
   const [start, end] = [area.x(from), area.x(to)];
   if (end - start < 0.5) return;
   svg.append(shape("rect", { class: `zone ${kind}`, x: start, y: top, width: end - start, height }, shape("title", {}, name)));
-  const at = { start, middle: (start + end) / 2, end }[anchor];
+  const look = `zone-name ${kind}`;
+  const half = widest([name], look) / 2;
+  const middle = { start: start + half, middle: (start + end) / 2, end: end - half }[anchor];
+  const at = Math.max(half, Math.min(middle, area.width - half));
   const line = area.tight && kind === "subnormal" ? top - 18 : top - 6;
-  svg.append(shape("text", { class: `zone-name ${kind}`, x: at, y: line, "text-anchor": anchor }, name));
+  svg.append(shape("text", { class: look, x: at, y: line, "text-anchor": "middle" }, name));
+}
+
+/* What is said of limits beyond the picture: words, and of what power of 2. */
+function farOff([low, high], format) {
+  if (!format) return [["range not known"]];
+  const [subnormal, , over] = format.ends;
+  const told = [];
+  if (over > high) told.push(["overflow from 2", Math.round(over)]);
+  if (subnormal < low) told.push(["range down to 2", Math.round(subnormal)]);
+  return told;
 }
 
 /* Where a limit is beyond the picture, it is named at the right. */
 function offscale(svg, area, format, top) {
-  if (!format) return void svg.append(shape("text", { class: "dim", x: area.right + 8, y: top + 14 }, "range not known"));
-  const [subnormal, , over] = format.ends;
-  const say = (y, text, exponent) => {
-    const line = power(exponent, { class: "dim", x: area.right + 8, y });
-    line.prepend(text);
-    svg.append(line);
-  };
-  if (over > area.high) say(top + 14, "overflow from ", Math.round(over));
-  if (subnormal < area.low) say(top + 32, "range down to ", Math.round(subnormal));
+  farOff([area.low, area.high], format).forEach(([words, exponent], place) => {
+    const raised = exponent === undefined ? [] : [lifted(exponent)];
+    svg.append(shape("text", { class: "dim", x: area.right + 8, y: top + 14 + 18 * place }, words, ...raised));
+  });
 }
 
 function ticks(svg, { x, low, high, left, right }, base) {
@@ -179,21 +224,29 @@ function ticks(svg, { x, low, high, left, right }, base) {
 /* One step: the range of its format as a track, its magnitudes as a bar, parts beyond the range in patterns. */
 function bar(svg, area, step, detail, top) {
   const { narrow, right } = area;
-  const ends = step.format.ends ?? [-Infinity, -Infinity, Infinity];
+  const ends = endsOf(step);
   const arrow = Number.isFinite(step.reach);
   const line = top + (narrow ? 26 : 12) + (arrow ? (narrow ? 18 : 12) : 0);
-  const [label, note] = [narrow ? top + 14 : line + 4, noted(step, ends)];
-  const format = shape("tspan", { class: "dim", "font-weight": "400" }, step.format.label);
-  svg.append(shape("text", { class: "strong", x: 0, y: label }, `${step.name} `, format));
-  if (step.format.ends) track(svg, area, ends, line);
+  const [label, note] = [narrow ? top + 14 : line + 4, noted(step)];
+  const look = /overflow|infinite|NaN/.test(note) ? "note grave" : "note";
+  svg.append(labelled(step, label, narrow ? right - widest([note]) - 12 : Infinity));
+  if (step.format.ends && step.rounds) track(svg, area, ends, line);
   magnitudes(svg, area, step, ends, line);
   if (note) {
-    const look = /overflow|infinite|NaN/.test(note) ? "note grave" : "note";
     const [x, anchor] = narrow ? [right, "end"] : [right + 8, "start"];
     svg.append(shape("text", { class: look, x, y: label, "text-anchor": anchor }, note));
   }
   if (arrow) headroom(svg, area, step, detail.headroom[0], line);
   return line + 10;
+}
+
+const endsOf = (step) => step.format.ends ?? [-Infinity, -Infinity, Infinity];
+
+/* A step's name and format, each in half of the room where both together have too little. */
+function labelled(step, y, room) {
+  const whole = widest([`${step.name} ${step.format.label}`]) <= room;
+  const [name, format] = [step.name, step.format.label].map((each) => (whole ? each : fitted(each, room / 2 - 4)));
+  return shape("text", { class: "strong", x: 0, y }, `${name} `, shape("tspan", { class: "dim", "font-weight": "400" }, format));
 }
 
 function track(svg, { x, low, high }, [first, , last], line) {
@@ -218,9 +271,11 @@ function magnitudes(svg, { x, right }, step, [first, normal, last], line) {
 }
 
 /* What colour and pattern say, in words. */
-function noted(step, ends) {
+function noted(step) {
+  const ends = endsOf(step);
+  if (!step.rounds) return "no rounding";
   if (step.max === "nan") return "NaN";
-  if (step.max === 0) return "all 0";
+  if (isZero(step)) return "all 0";
   const told = [];
   if (step.high >= ends[2]) told.push(step.high === Infinity ? "infinite" : "overflow");
   if (step.low < ends[0]) told.push("too small");
@@ -239,7 +294,7 @@ function headroom(svg, { x, left, right, high }, step, bits, line) {
   svg.append(shape("path", { class: kind, d: `M${end - 5 * way},${at - 4} L${end},${at} L${end - 5 * way},${at + 4}` }));
   // The arrow is as long as the step's share of it: a square grows by two bits where the input grows by one.
   const words = `headroom ${figure(bits)} bits${step.degree > 1 ? ` × ${step.degree}` : ""}${to > high ? " →" : ""}`;
-  const half = 3.4 * words.length;
+  const half = widest([words]) / 2;
   const middle = Math.max(left + half, Math.min((start + end) / 2, right - half));
   svg.append(shape("text", { class: `${kind} name`, x: middle, y: bits < 0 ? at - 5 : at - 10, "text-anchor": "middle" }, words));
 }
