@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from normcheck.analysis.analyze import analyze
-from normcheck.analysis.compare import against, whole
+from normcheck.analysis.compare import against
+from normcheck.cli.gate import read_report
 from normcheck.errors import UnreadableError, unknown_name
 from normcheck.render import layer_findings
-from normcheck.render.counts import failing, of_severities
+from normcheck.render.counts import failing
 from normcheck.render.findings import remedy
 from normcheck.render.folding import Names
-from normcheck.render.json_report import from_json
 from normcheck.render.layout import Lines, exact, page, paragraph
 from normcheck.render.places import plural
-from normcheck.results import SEVERITIES, Finding, Report, Severity
+from normcheck.results import SEVERITIES, Finding, FindingCounts, Report, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -65,7 +64,7 @@ def assert_norms_safe(
     __tracebackhide__ = True
     if fail_on not in SEVERITIES:
         raise unknown_name("severity", fail_on, SEVERITIES, "normcheck analyze --help")
-    old = None if baseline is None else (os.fspath(baseline), _read(baseline))
+    old = None if baseline is None else (os.fspath(baseline), read_report(os.fspath(baseline)))
     try:
         report = analyze(model_or_path, precisions=precision, **options)
     except UnreadableError as error:
@@ -77,15 +76,6 @@ def assert_norms_safe(
     if found or report.unreadable or not report.results:
         raise AssertionError(_message(report, found))
     return report
-
-
-def _read(path: str | os.PathLike[str]) -> Report:
-    try:
-        return whole(from_json(Path(path).read_bytes()), os.fspath(path))
-    except OSError as error:
-        raise UnreadableError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise UnreadableError(f"{path}: {error}") from error
 
 
 def _message(report: Report, found: list[Finding]) -> str:
@@ -132,5 +122,5 @@ def _text(parts: Iterable[Lines]) -> str:
 
 def _counts(found: Iterable[Finding]) -> str:
     """Return how many findings of each severity, the worst first: ``2 errors, 1 warning``."""
-    counts = of_severities(found).items()
+    counts = asdict(FindingCounts.of(found)).items()
     return ", ".join(f"{many} {plural(severity, many)}" for severity, many in counts if many)

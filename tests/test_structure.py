@@ -26,9 +26,10 @@ PARTS = {
     "layers": {"arithmetic", "norms"},
     "analysis": {"arithmetic", "norms", "layers", "results"},
     "nn": {"arithmetic", "norms"},
+    "optim": set(),
     "render": {"results"},  # lists.py too: it is handed its tables as plain facts
     "cli": {"arithmetic", "norms", "layers", "analysis", "nn", "render", "results"},
-    "testing": {"analysis", "render", "results"},
+    "testing": {"analysis", "cli", "render", "results"},
 }
 FOREIGN = {  # heavy or defining libraries, and the modules or folders (ending in a dot) that may import them
     "typer": {"normcheck.cli."},
@@ -46,7 +47,7 @@ FOREIGN = {  # heavy or defining libraries, and the modules or folders (ending i
         "normcheck.layers.distributions",
         "normcheck.analysis.reporting",  # its version
     },
-    "torch": {"normcheck.layers.", "normcheck.nn."},
+    "torch": {"normcheck.layers.", "normcheck.nn.", "normcheck.optim."},
 }
 LAZY_CYCLES = {  # imports inside functions that close a cycle on purpose
     # round_to loads its kernels when it is called
