@@ -16,14 +16,14 @@ from normcheck.analysis.engine import REFERENCE, drawn, row_rms
 from normcheck.analysis.headroom import headroom
 from normcheck.analysis.study import Remembered, Scaled, only
 from normcheck.analysis.thresholds import DEFAULTS, Thresholds
-from normcheck.analysis.totals import BAD_KINDS, Totals
+from normcheck.analysis.totals import Totals
 from normcheck.arithmetic.elementwise import require_subnormals
 from normcheck.arithmetic.emulated import Emulated, Machine
 from normcheck.arithmetic.exact import Exact
 from normcheck.arithmetic.exponents import LOWEST, PLACES, ZEROS, count_exponents
 from normcheck.norms.backward import backward, gradient_machine
 from normcheck.norms.forward import forward
-from normcheck.results import Backward, Flushed, GradientRows
+from normcheck.results import ROW_KINDS, Backward, Flushed, GradientRows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,7 +38,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 FARTHEST_SCALE = 64
 """Loss scales are looked for from 2**-64 to 2**64, which float32 gradients of usual size survive."""
 
-_NONFINITE, _VANISHED = 1 + BAD_KINDS.index("nonfinite"), 1 + BAD_KINDS.index("collapsed")
+_NONFINITE, _VANISHED = 1 + ROW_KINDS.index("nonfinite"), 1 + ROW_KINDS.index("collapsed")
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _compared(study: Study, exact: Elements, got: Elements, rows: int) -> Gradie
     vanished = (sums[:, dev.OFF_BIAS] == 0) & (ideal[:, dev.OFF_BIAS] > 0)
     kinds = np.select([sums[:, dev.NONFINITE] > 0, vanished], [_NONFINITE, _VANISHED], 0)
     finite = kinds != _NONFINITE
-    out.totals.kinds += np.bincount(kinds, minlength=1 + len(BAD_KINDS))
+    out.totals.kinds += np.bincount(kinds, minlength=1 + len(ROW_KINDS))
     out.totals.error.add(sums[finite], sums[finite], n)
     out.totals.ideal.add(ideal[finite], ideal[finite], n)
     return out

@@ -13,7 +13,7 @@ import numpy as np
 from normcheck.analysis import deviation as dev
 from normcheck.analysis.headroom import headroom
 from normcheck.analysis.thresholds import EPS_DOMINATES
-from normcheck.analysis.totals import BAD_KINDS, WORST_KEPT, Extent, Totals
+from normcheck.analysis.totals import WORST_KEPT, Extent, Totals
 from normcheck.arithmetic.elementwise import elementwise, require_subnormals
 from normcheck.arithmetic.emulated import Emulated, Machine
 from normcheck.arithmetic.events import FLAG_INVALID, FLAG_OVERFLOW, FLAG_UNDERFLOW, no_events
@@ -24,7 +24,7 @@ from normcheck.arithmetic.values import PART, Elements, PerRow
 from normcheck.norms.forward import Outputs, Problem, forward
 from normcheck.norms.implementations import IMPLEMENTATIONS
 from normcheck.norms.variance import VARIANCES
-from normcheck.results import Exponents, WorstRow
+from normcheck.results import ROW_KINDS, Exponents, WorstRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -202,7 +202,7 @@ def _total(
     s, s_hat = side.outputs.s.data[:, 0], column(out.s, machine.rows)
     kinds = classify(study, out, sums, side.ideal, s, s_hat)
     finite = sums[:, dev.NONFINITE] == 0
-    totals.kinds += np.bincount(kinds, minlength=1 + len(BAD_KINDS))
+    totals.kinds += np.bincount(kinds, minlength=1 + len(ROW_KINDS))
     totals.infinite_input = _infinite_inputs(x, np.flatnonzero(kinds == _NONFINITE))
     totals.error.add(sums[finite], fit[0][finite], study.grouping.size)
     totals.ideal.add(side.ideal[finite], fit[1][finite], study.grouping.size)
@@ -219,7 +219,7 @@ def column(value: PerRow, rows: int) -> Array:
     return np.broadcast_to(value.data, (rows, 1))[:, 0]
 
 
-_NONFINITE, _COLLAPSED = 1 + BAD_KINDS.index("nonfinite"), 1 + BAD_KINDS.index("collapsed")
+_NONFINITE, _COLLAPSED = 1 + ROW_KINDS.index("nonfinite"), 1 + ROW_KINDS.index("collapsed")
 
 
 def _loses_the_input(study: Study, out: Outputs, s: Array, s_hat: Array, rows: Array) -> Array:
@@ -250,7 +250,7 @@ def _infinite_inputs(x: Elements, rows: Array) -> int:
 
 
 def classify(study: Study, out: Outputs, sums: Array, ideal: Array, s: Array, s_hat: Array) -> Array:
-    """Class of each row, 1 + an index into BAD_KINDS, or 0; the first that matches.
+    """Class of each row, 1 + an index into ROW_KINDS, or 0; the first that matches.
 
     sums, ideal: of `dev.compare` and `dev.compare_ideal`. s, s_hat: the exact and the emulated divisor.
     """
@@ -276,7 +276,7 @@ def _worst(kinds: Array, s: Array, s_hat: Array, machine: Emulated, row_start: i
     return [
         WorstRow(
             index=row_start + i,
-            kind=BAD_KINDS[kinds[i] - 1],
+            kind=ROW_KINDS[kinds[i] - 1],
             s=float(s[i]),
             s_emulated=float(s_hat[i]),
             first_bad_step=_first_bad_step(machine, i),

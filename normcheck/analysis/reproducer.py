@@ -17,11 +17,10 @@ from normcheck import __version__
 from normcheck.analysis.engine import column
 from normcheck.analysis.programs import program_of
 from normcheck.analysis.rules import rule_named
-from normcheck.analysis.totals import BAD_KINDS
 from normcheck.analysis.worst_rows import find_worst, judge
 from normcheck.arithmetic.values import Elements, PerRow, Value
 from normcheck.errors import UsageError
-from normcheck.results import SEVERITIES, VERDICTS
+from normcheck.results import ROW_KINDS, SEVERITIES, VERDICTS
 from normcheck.results.reproducer import Claim, Reproducer
 
 if TYPE_CHECKING:
@@ -41,12 +40,12 @@ _STATES: dict[str, tuple[RowState, ...]] = {
     "NC101": ("nonfinite",),
     "NC102": ("collapsed",),
     "NC105": ("nonfinite",),
-    "NC203": (*BAD_KINDS, "flushed"),
-    "NC104": BAD_KINDS,
-    "NC106": BAD_KINDS,
-    "NC201": BAD_KINDS,
-    "NC204": BAD_KINDS,
-    "NC303": BAD_KINDS,
+    "NC203": (*ROW_KINDS, "flushed"),
+    "NC104": ROW_KINDS,
+    "NC106": ROW_KINDS,
+    "NC201": ROW_KINDS,
+    "NC204": ROW_KINDS,
+    "NC303": ROW_KINDS,
 }
 """Rules that bad rows show, and what becomes of these rows."""
 

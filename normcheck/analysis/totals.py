@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 WORST_KEPT = 10
-BAD_KINDS = ROW_KINDS
-"""A row's code is 1 + the index of its class here, 0 for a good row."""
 
 
 @dataclass(slots=True)
@@ -187,7 +185,7 @@ class Totals:
 
     n: int
     steps: dict[str, StepTotal] = field(default_factory=dict)
-    kinds: Array = field(default_factory=lambda: np.zeros(1 + len(BAD_KINDS), np.int64))
+    kinds: Array = field(default_factory=lambda: np.zeros(1 + len(ROW_KINDS), np.int64))
     worst: list[WorstRow] = field(default_factory=list)
     error: ErrorTotal = field(default_factory=ErrorTotal)
     ideal: ErrorTotal = field(default_factory=ErrorTotal)
@@ -283,4 +281,4 @@ def _badness(row: WorstRow) -> tuple[int, float, int]:
     """Worst first: by class, then by how far the statistic is off, then by index."""
     ratio = row.s_emulated / row.s if row.s else math.inf
     distance = abs(math.log2(ratio)) if math.isfinite(ratio) and ratio > 0 else math.inf
-    return BAD_KINDS.index(row.kind), -distance, row.index
+    return ROW_KINDS.index(row.kind), -distance, row.index

@@ -9,13 +9,13 @@ import numpy as np
 
 from normcheck.analysis import deviation as dev
 from normcheck.analysis.engine import REFERENCE, beta_of_rows, classify, column, distance, drawn, row_rms
-from normcheck.analysis.totals import BAD_KINDS
 from normcheck.arithmetic.emulated import Machine
 from normcheck.arithmetic.exact import Exact
 from normcheck.arithmetic.traced import Performed, Traced
 from normcheck.arithmetic.values import Elements, PerRow, Value
 from normcheck.errors import UsageError
 from normcheck.norms.forward import Outputs, Problem, forward
+from normcheck.results import ROW_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,7 +94,7 @@ def judge(block: Evaluated) -> Judged:
 
 def _state(kind: int, flushed: bool) -> RowState:
     if kind:
-        return BAD_KINDS[kind - 1]
+        return ROW_KINDS[kind - 1]
     return "flushed" if flushed else "finite"
 
 

@@ -48,13 +48,21 @@ def of(part: int, whole: int) -> str:
     return f"{count(part)} of {count(whole)}"
 
 
-def multiple(value: float | None, ideal: float | None) -> str:
-    """Return how many times its ideal a figure is: ``3.1 x ideal``, or why that cannot be said."""
+def times(value: float | None, ideal: float | None) -> float | None:
+    """Return how many times its ideal a figure is: 1 where both are 0, infinite where only the ideal is."""
     if value is None or ideal is None:
-        return ABSENT
+        return None
     if ideal == 0:
+        return 1.0 if value == 0 else math.inf
+    return value / ideal
+
+
+def multiple(value: float | None, ideal: float | None) -> str:
+    """Return `times` in words: ``3.1 x ideal``, or why that cannot be said."""
+    if ideal == 0 and value is not None:
         return "as ideal" if value == 0 else "ideal is 0"
-    return f"{figure(value / ideal)} x ideal"
+    ratio = times(value, ideal)
+    return ABSENT if ratio is None else f"{figure(ratio)} x ideal"
 
 
 def bits(value: float | None, step: str | None) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from normcheck.render.findings import told
 from normcheck.render.folding import listed
 from normcheck.render.layout import inline
-from normcheck.render.places import counted, distinct, place, ran, where, whole, worst_first
+from normcheck.render.places import by_reason, counted, distinct, place, ran, where, whole, worst_first
 from normcheck.render.views import unasked
 from normcheck.results import SEVERITIES, Finding
 
@@ -142,10 +142,8 @@ def brief(text: str, most: int = _LONG) -> str:
 
 def omitted(report: Report) -> list[str]:
     """Return what was not analysed: a line for each reason, with the names that it is the reason for."""
-    names: dict[str, list[str]] = defaultdict(list)
-    for item in report.skipped:
-        names[item.reason].append(brief(item.name))
-    return [f"{listed(found, _LONG)}: {brief(reason)}" for reason, found in names.items()]
+    reasons = by_reason(report.skipped).items()
+    return [f"{listed(list(map(brief, names)), _LONG)}: {brief(reason)}" for reason, names in reasons]
 
 
 def unread(report: Report) -> list[tuple[str, str]]:

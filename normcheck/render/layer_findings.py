@@ -11,7 +11,7 @@ from normcheck.render.findings import befell, fix_of, found_on, remedy, rule_of_
 from normcheck.render.folding import listed
 from normcheck.render.groups import rank_of
 from normcheck.render.layout import Lines, exact, paragraph
-from normcheck.render.places import Shown, counted, distinct, ran, verdicts, where, whole, worst_first
+from normcheck.render.places import Shown, by_reason, counted, distinct, ran, verdicts, where, whole, worst_first
 from normcheck.render.views import condition
 from normcheck.render.views import unasked as is_unasked
 
@@ -127,10 +127,8 @@ def _advised(title: str, layers: Sequence[str], snippet: str, evidence: str, wid
 
 def skipped(report: Report, width: int) -> Lines:
     """Return what was not analysed, those of one reason together."""
-    names: dict[str, list[str]] = defaultdict(list)
-    for item in report.skipped:
-        names[item.reason].append(item.name)
-    texts = [f"skipped {listed(found, 2 * width - 40)}: {reason}" for reason, found in names.items()]
+    reasons = by_reason(report.skipped).items()
+    texts = [f"skipped {listed(names, 2 * width - 40)}: {reason}" for reason, names in reasons]
     return [line for text in texts for line in paragraph(text, width=width, hanging=2)]
 
 

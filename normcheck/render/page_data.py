@@ -14,7 +14,7 @@ import msgspec
 from markupsafe import Markup
 
 from normcheck.render import page_text
-from normcheck.render.figures import bits, count, figure, interval, number, of
+from normcheck.render.figures import bits, count, figure, interval, number, of, times
 from normcheck.render.groups import findings_of, grouped
 from normcheck.render.layer_facts import cast, facts_of
 from normcheck.render.layout import inline, printable
@@ -111,7 +111,7 @@ def _table(report: Report, order: Order) -> dict[str, Any]:
             "overflow": [result.overflow.count for result in results],
             "operations": [result.overflow.of for result in results],
             "deviation": [_short(result.deviation.relative_rms) for result in results],
-            "multiple": [_short(_multiple(result)) for result in results],
+            "multiple": [_short(times(r.deviation.relative_rms, r.deviation.ideal.relative_rms)) for r in results],
             "headroom": [_short(result.headroom.overflow_bits) for result in results],
             "low": [_safe(result, 0) for result in results],
             "high": [_safe(result, 1) for result in results],
@@ -140,16 +140,6 @@ def _coded(values: Iterable[str]) -> dict[str, Any]:
 def _rules(found: Iterable[Finding]) -> str:
     """Return the rules that fired, the worst first, each with its severity: ``error NC102|note NC202``."""
     return "|".join(dict.fromkeys(f"{finding.severity} {finding.rule}" for finding in found))
-
-
-def _multiple(result: Result) -> float | None:
-    """Return how many times its ideal the deviation is: 1 where both are 0, infinite where only the ideal is."""
-    value, ideal = result.deviation.relative_rms, result.deviation.ideal.relative_rms
-    if value is None or ideal is None:
-        return None
-    if ideal == 0:
-        return 1.0 if value == 0 else math.inf
-    return value / ideal
 
 
 def _safe(result: Result, end: int) -> float | str | None:

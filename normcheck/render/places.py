@@ -69,6 +69,14 @@ def whole(item: Skipped) -> str:
     return item.reason if item.reason.startswith(item.name) else f"{inline(item.name)}: {item.reason}"
 
 
+def by_reason(skipped: Iterable[Skipped]) -> dict[str, list[str]]:
+    """Return the names of what was left out, by the reason that they share."""
+    names: dict[str, list[str]] = {}
+    for item in skipped:
+        names.setdefault(item.reason, []).append(item.name)
+    return names
+
+
 def worst_first(results: Iterable[Result]) -> list[Result]:
     """Return the results by verdict, then by the share of bad rows, then by headroom, the worst first."""
     return sorted(results, key=badness)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tracemalloc
 
 import msgspec
 import numpy as np
@@ -14,6 +13,7 @@ from hand_built_model import MODEL, WITH_STEPS
 from hypothesis import given
 from hypothesis import strategies as st
 from large_reports import large_report
+from memory import peak_of
 
 from normcheck.render import json_report, jsonl, places, table
 
@@ -23,18 +23,6 @@ LAYERS = 200
 @pytest.fixture(scope="module")
 def large():
     return large_report(LAYERS)
-
-
-def peak_of(make):
-    """Bytes that were held at most while `make` ran, beyond what was held before; the interpreter's own count."""
-    make()  # what is kept for later runs is not of this one
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        made = make()
-        return tracemalloc.get_traced_memory()[1] - before, made
-    finally:
-        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("renderer", [json_report, jsonl], ids=["json", "jsonl"])

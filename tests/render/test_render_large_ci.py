@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import tracemalloc
-
 import pytest
 from large_reports import large_report
+from memory import peak_of
 
 from normcheck.render import github, junit, markdown, sarif
 
@@ -15,18 +14,6 @@ LAYERS = 300
 @pytest.fixture(scope="module")
 def large():
     return large_report(LAYERS)
-
-
-def peak_of(make):
-    """Bytes that were held at most while `make` ran, beyond what was held before."""
-    make()  # what is kept for later runs is not of this one
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        made = make()
-        return tracemalloc.get_traced_memory()[1] - before, made
-    finally:
-        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("renderer", [sarif, junit, markdown, github], ids=["sarif", "junit", "markdown", "github"])
