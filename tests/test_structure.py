@@ -25,10 +25,11 @@ PARTS = {
     "norms": {"arithmetic"},
     "layers": {"arithmetic", "norms"},
     "analysis": {"arithmetic", "norms", "layers", "results"},
-    "nn": {"arithmetic", "norms"},
+    "nn": {"arithmetic", "norms", "layers", "analysis", "results"},
     "optim": set(),
+    "paper": {"arithmetic", "norms", "layers", "analysis", "nn", "optim", "results"},
     "render": {"results"},  # lists.py too: it is handed its tables as plain facts
-    "cli": {"arithmetic", "norms", "layers", "analysis", "nn", "render", "results"},
+    "cli": {"arithmetic", "norms", "layers", "analysis", "nn", "optim", "paper", "render", "results"},
     "testing": {"analysis", "cli", "render", "results"},
 }
 FOREIGN = {  # heavy or defining libraries, and the modules or folders (ending in a dot) that may import them
@@ -47,13 +48,14 @@ FOREIGN = {  # heavy or defining libraries, and the modules or folders (ending i
         "normcheck.layers.distributions",
         "normcheck.analysis.reporting",  # its version
     },
-    "torch": {"normcheck.layers.", "normcheck.nn.", "normcheck.optim."},
+    "torch": {"normcheck.layers.", "normcheck.nn.", "normcheck.optim.", "normcheck.paper."},
+    "matplotlib": {"normcheck.render."},
 }
 LAZY_CYCLES = {  # imports inside functions that close a cycle on purpose
     # round_to loads its kernels when it is called
     ("normcheck.arithmetic.rounding", "normcheck.arithmetic.operations"),
 }
-HEAVY = ("torch", "numba", "scipy.stats")
+HEAVY = ("torch", "numba", "scipy.stats", "matplotlib")
 
 
 # ---------------------------------------------------------------------------------------- reading the imports

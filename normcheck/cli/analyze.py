@@ -57,7 +57,7 @@ from normcheck.cli.options import (
     path,
     whole,
 )
-from normcheck.cli.reproduce import reproduction
+from normcheck.cli.reproducer import reproduction
 from normcheck.cli.terminal import progress, say
 from normcheck.errors import UnreadableError, UsageError
 

@@ -60,7 +60,7 @@ from normcheck.cli.options import (
     real,
     whole,
 )
-from normcheck.cli.reproduce import reproduction
+from normcheck.cli.reproducer import reproduction
 from normcheck.cli.terminal import progress, say
 
 Precisions = Annotated[
