@@ -1,4 +1,4 @@
-"""Train the small models of this folder on data that scikit-learn carries: ``python data/train.py [--out DIR]``.
+"""Write this folder: digits, and models trained on data of scikit-learn: ``python data/train.py [--out DIR]``.
 
 It needs torch, safetensors and scikit-learn, and about ten seconds on one core. On one machine, with one set of
 library versions, it writes the same bytes every time.
@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from safetensors.torch import save as safetensors_of
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ HELD_OUT = 0.2
 NORMS = nn.BatchNorm1d | nn.BatchNorm2d | nn.RMSNorm
 
 CNN, TRANSFORMER, MLP = "digits-cnn.pt", "digits-transformer", "breast-cancer-mlp.pt"
+DIGITS = "digits.npz"
 
 CONFIG = {
     "architectures": ["DigitsTransformer"],
@@ -63,6 +65,13 @@ def digits() -> Samples:
 def breast_cancer() -> Samples:
     """569 tumours by 30 measured features, in their own units: variances from 7e-6 to 3e5."""
     return _split(*_loaded("load_breast_cancer"))
+
+
+def save_digits(path: Path) -> None:
+    """Write all digits as they are: images (1797, 8, 8) of 0...16 and classes, as uint8, in scikit-learn's order."""
+    pixels, classes = _loaded("load_digits")
+    images = pixels.reshape(-1, 8, 8)
+    np.savez_compressed(path, images=images.astype(np.uint8), classes=classes.astype(np.uint8))
 
 
 def _loaded(name: str) -> tuple[Any, Any]:
@@ -287,8 +296,8 @@ def report(name: str, model: nn.Module, samples: Samples) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train and write every model."""
-    parser = argparse.ArgumentParser(description="Train the models of this folder.")
+    """Write the digits; train and write every model."""
+    parser = argparse.ArgumentParser(description="Train the models of this folder, and write the digits.")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder to write them to")
     out = parser.parse_args(arguments).out
     if out.exists() and not out.is_dir():
@@ -296,6 +305,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(1)  # the order of sums, and so the last bits, would depend on it
     torch.use_deterministic_algorithms(mode=True)
     out.mkdir(parents=True, exist_ok=True)
+    save_digits(out / DIGITS)
     for name, recipe in RECIPES.items():
         samples = recipe.samples()
         model = train(recipe, samples)

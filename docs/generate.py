@@ -20,8 +20,10 @@ import sys
 import tempfile
 import textwrap
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any, get_args
 
+import msgspec
 import typer
 
 import normcheck
@@ -29,7 +31,8 @@ from normcheck.analysis.safe_scale import FARTHEST, RESOLUTION
 from normcheck.analysis.study import BLOCK
 from normcheck.analysis.thresholds import DEFAULTS, EPS_DOMINATES
 from normcheck.analysis.totals import WORST_KEPT
-from normcheck.arithmetic.formats import MAX_EXPONENT_BITS, MAX_MANTISSA_BITS, OverflowPolicy
+from normcheck.arithmetic.counting import KINDS
+from normcheck.arithmetic.formats import MAX_EXPONENT_BITS, MAX_MANTISSA_BITS, OverflowPolicy, format_named
 from normcheck.arithmetic.orders import DEFAULT_BLOCK, DEFAULT_LANES, ORDERS
 from normcheck.arithmetic.rounding import MODES, carried_by_float32
 from normcheck.arithmetic.values import PART
@@ -38,17 +41,24 @@ from normcheck.cli.exit_codes import ExitCode
 from normcheck.cli.main import app
 from normcheck.cli.settings import RUNS_CODE, variable
 from normcheck.norms.constants import constant
-from normcheck.norms.implementations import STEP_ROLES
+from normcheck.norms.cost import ENERGY, Cost, cost
+from normcheck.norms.implementations import STEP_ROLES, implementation_named
 from normcheck.norms.parameters import PARAMS
-from normcheck.norms.table import NORMS, STATISTICS, WHERES
+from normcheck.norms.table import NORMS, STATISTICS, WHERES, norm_named
+from normcheck.paper.experiments import EXPERIMENTS
+from normcheck.paper.seeds import percent
+from normcheck.render.experiments import STANDINGS, claims_table, from_json, picture_name
 from normcheck.render.figures import figure, number
 from normcheck.render.schema import schema
+from normcheck.results.experiment import Reproduction
+from normcheck.results.track import TrackReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from normcheck.analysis.rule import Rule
     from normcheck.norms.implementations import Implementation
+    from normcheck.results.experiment import Experiment
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUTS = {
@@ -305,6 +315,49 @@ def _aliases() -> dict[str, str]:
     from normcheck.norms import table as norm_table  # noqa: PLC0415  # private, for this list only
 
     return dict(norm_table._ALIASES)  # noqa: SLF001
+
+
+def kinds_of_operations() -> str:
+    """Return the kinds of operations and their published energies."""
+    published = {kind: [getattr(row, kind, None) for row in ENERGY.values()] for kind in KINDS}
+    rows = [(code(kind), text, *("-" if e is None else e for e in published[kind])) for kind, text in KINDS.items()]
+    return table(("kind", "what it counts", *(f"{name}, pJ" for name in ENERGY)), rows)
+
+
+def costs() -> str:
+    """Return what a batch norm of each statistic costs, forward and backward."""
+    shape = (32, 64, 28, 28)
+    rows = []
+    for direction in ("forward", "backward"):
+        for statistic in STATISTICS:
+            norm, how = norm_named(f"batch-{statistic}"), implementation_named("pure")
+            half, single = (cost(norm, format_named(p), how, shape, direction=direction) for p in ("fp16", "fp32"))  # type: ignore[arg-type]
+            each = (half.operations.get(kind) for kind in ("add", "multiply", "compare", "absolute"))
+            few = ("divide", "root")
+            rows.append(
+                (
+                    f"{statistic}, {direction}",
+                    *("0" if done is None else figure(done.per_element) for done in each),
+                    *(half.operations[kind].per_row if kind in half.operations else 0 for kind in few),
+                    half.bytes.passes,
+                    figure(half.saved.for_dx / (half.groups * half.size)),
+                    figure(half.energy.per_element),
+                    figure(single.energy.per_element),
+                )
+            )
+    return table(
+        (
+            "statistic, pass", "add", "multiply", "compare", "absolute", "divide a row", "root a row", "passes",
+            "for dx, bytes in fp16", "pJ in fp16", "pJ in fp32",
+        ),
+        rows,
+    )  # fmt: skip
+
+
+def cost_fields() -> str:
+    """Return every object of what `normcheck norms --cost --format json` prints, and its fields."""
+    _, definitions = msgspec.json.schema_components([Cost])
+    return _objects(definitions, {})
 
 
 def wheres() -> str:
@@ -565,6 +618,16 @@ FIELD_MEANINGS = {
     "Backward.overflow_bits": "bits that the loss scale may grow; null where nothing depends on it",
     "Backward.overflow_step": "the step that overflows first",
     "Backward.safe_loss_scale": "the least and the largest power of two that is a safe loss scale; null without one",
+    "Backward.weight": "the gradient of gamma; null where there is none to train",
+    "Backward.bias": "the gradient of beta; null where there is none to train",
+    "Backward.assumed": "whether the gradient that arrives is an assumption",
+    "ParameterGradient.format": "format that it is stored in for the optimizer",
+    "ParameterGradient.count": "how many numbers it has",
+    "ParameterGradient.elements": "how many elements go into the sum of each",
+    "ParameterGradient.nonfinite": "numbers that are NaN or infinite",
+    "ParameterGradient.flushed": "numbers that are 0 where the exact ones are not",
+    "ParameterGradient.relative_rms": "norm of the error over that of the exact gradient; null where nothing is finite",
+    "ParameterGradient.ideal": "what rounding the exact gradient once would give",
     "GradientRows.total": "rows that were run",
     "GradientRows.nonfinite": "rows of dx with an infinity or NaN",
     "GradientRows.vanished": "rows of dx that became 0 where the exact ones, rounded, do not",
@@ -698,8 +761,13 @@ def json_fields() -> str:
         SystemExit: nothing says what a field means.
     """
     definitions = schema()["$defs"]
-    told = {name: _explained(definition) for name, definition in definitions.items()}
-    told["Deviation"] |= {field: text for field, text in told["Distance"].items() if field}
+    told = _explained(definitions["Distance"])
+    return _objects(definitions, {"Deviation": {field: text for field, text in told.items() if field}})
+
+
+def _objects(definitions: dict[str, Any], more: dict[str, dict[str, str]]) -> str:
+    """Return objects of JSON with their fields; `more` are meanings that other objects' descriptions hold."""
+    told = {name: _explained(definition) | more.get(name, {}) for name, definition in definitions.items()}
     parts = []
     for name, definition in definitions.items():
         parts += [f"### JSON object {name}", told[name][""]]
@@ -708,6 +776,18 @@ def json_fields() -> str:
             rows = [(code(field), _type(part), _meaning(name, field, told[name])) for field, part in fields.items()]
             parts.append(table(("field", "type", "meaning"), rows))
     return "\n\n".join(parts)
+
+
+def reproduce_fields() -> str:
+    """Return every object of what `normcheck reproduce` writes, and its fields."""
+    _, definitions = msgspec.json.schema_components([Reproduction])
+    return _objects(definitions, {})
+
+
+def track_fields() -> str:
+    """Return every object of what `normcheck track` writes, and its fields."""
+    _, definitions = msgspec.json.schema_components([TrackReport])
+    return _objects(definitions, {})
 
 
 def _explained(definition: dict[str, Any]) -> dict[str, str]:
@@ -747,6 +827,109 @@ def _type(part: dict[str, Any]) -> str:
     raise ValueError(f"a type that docs/generate.py does not know: {part}")
 
 
+# ------------------------------------------------------------------------------------------ the paper's claims
+
+REPRODUCED = "docs/paper/reproduce.json"
+"""What `normcheck reproduce --out docs/paper` wrote: the pages quote it, and nothing of it is written by hand."""
+
+
+@functools.cache
+def reproduction() -> Reproduction:
+    """Return the stored results of the experiments."""
+    return from_json((ROOT / REPRODUCED).read_bytes())
+
+
+def experiment(name: str) -> Experiment:
+    """Return the stored results of one experiment.
+
+    Raises:
+        SystemExit: they are not there.
+    """
+    found = next((e for e in reproduction().experiments if e.name == name), None)
+    if found is None:
+        raise SystemExit(f"{REPRODUCED} holds no {name}: run normcheck reproduce --out docs/paper")
+    return found
+
+
+def paper_claims(name: str) -> str:
+    """Return an experiment: what was run, what became of each claim, and its pictures."""
+    found = experiment(name)
+    pictures = [
+        f"![{plot.title}](paper/{picture_name(found, plot)})"
+        for plot in (*found.curves, *found.maps)
+    ]  # fmt: skip
+    return "\n\n".join([filled(f"{found.setup} Seeds: {len(found.seeds)}."), claims_table(found), *pictures])
+
+
+def paper_runs() -> str:
+    """Return the experiments with the time that each took, and on what."""
+    found = reproduction()
+    rows = []
+    for row in EXPERIMENTS.values():
+        standings = [claim.standing for claim in experiment(row.name).claims]
+        counts = (standings.count(standing) for standing in STANDINGS)
+        rows.append((row.letter, f"[{code(row.name)}](#{row.name})", row.title, *counts, experiment(row.name).seconds))
+    on = ", ".join(f"{name} {found.environment[name]}" for name in ("machine", "processors", "python", "torch"))
+    note = filled(f"Measured in the {'quick' if found.quick else 'full'} form on {on}.")
+    return f"{table(('', 'experiment', 'what it runs', *STANDINGS, 'seconds'), rows)}\n\n{note}"
+
+
+def paper_statistics() -> str:
+    """Return the accuracies of every way to normalise."""
+    rows = []
+    for name, facts in experiment("statistics").facts.items():
+        rows.append((name, facts["constant"], percent(facts["accuracies"]), percent(facts["mean_over_run"])))
+    return table(("divided by", "constant", "accuracy at the end", "mean over all evaluations of a run"), rows)
+
+
+def paper_half_precision() -> str:
+    """Return for each way and element count up to which scale it trains and from which, and where, it fails."""
+    rows = []
+    for way, sizes in experiment("half-precision").facts["borders"].items():
+        for n, found in sizes.items():
+            ends = (found[end] for end in ("trains_to", "fails_from"))
+            step = "" if found["step"] is None else code(found["step"])
+            rows.append((way, n, *("none tried" if end is None else f"{end:g}" for end in ends), step))
+    return table(("way", "n", "trains up to a deviation of", "fails from", "where"), rows)
+
+
+def paper_weight_norm() -> str:
+    """Return the accuracy of every way to bound a net, and the learning rates that it was given and that it bears."""
+    rows = [
+        (name, percent(facts["accuracies"]), facts["learning_rate"], facts["largest_learning_rate_that_trains"])
+        for name, facts in experiment("weight-norm").facts.items()
+    ]
+    return table(("way", "accuracy at the end", "learning rate", "largest learning rate that trains"), rows)
+
+
+def paper_weight_decay() -> str:
+    """Return of every form how far directions go astray, and its accuracy at either learning rate."""
+    facts = experiment("weight-decay").facts
+    parts = [facts[part]["forms"] for part in ("directions", "accuracy", "learning rate dropped")]
+    rows = []
+    for name in dict.fromkeys(name for part in parts for name in part):
+        turned, *trained = (part.get(name) for part in parts)
+        error = "" if turned is None else f"{median(turned['displacement_errors']):.2g}"
+        rows.append((name, error, *("" if found is None else percent(found["accuracies"]) for found in trained)))
+    return table(("run", "displacement error, median", "accuracy", "accuracy, learning rate dropped"), rows)
+
+
+def paper_constants() -> str:
+    """Return s / sigma, and below it how much s varies between groups, by distribution."""
+    facts = experiment("constants").facts
+    kinds = ("l1 paper", "linf paper", "linf exact", "topk paper", "topk exact", "range paper", "range exact")
+    ratios = [(code(name), *(f"{sizes['1024'][kind]['mean']:.3f}" for kind in kinds)) for name, sizes in facts.items()]
+    names = ("l2", "l1 exact", "linf exact", "topk exact", "range exact")
+    varied = [
+        (code(name), *(f"{sizes['1024'][kind]['variation']:.3f}" for kind in names)) for name, sizes in facts.items()
+    ]
+    heads = ("l1, both", *kinds[1:])
+    return (
+        f"{table(('mean of s / sigma', *heads), ratios)}\n\n"
+        f"{table(('coefficient of variation of s', *(name.split()[0] for name in names)), varied)}"
+    )
+
+
 # ----------------------------------------------------------------------------------------------------- blocks
 
 BLOCKS: dict[str, Callable[[], str]] = {
@@ -755,15 +938,26 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "api": api,
     "commands": commands,
     "constants": constants,
+    "cost fields": cost_fields,
+    "costs": costs,
     "distributions": distributions,
     "exit codes": exit_codes,
     "format facts": format_facts,
     "formats": formats,
     "implementations": implementations,
     "json": json_fields,
+    "kinds of operations": kinds_of_operations,
     "limits": limits,
     "norms": norms,
     "orders": orders,
+    **{f"paper {name}": functools.partial(paper_claims, name) for name in EXPERIMENTS},
+    "paper json": reproduce_fields,
+    "paper runs": paper_runs,
+    "paper facts of statistics": paper_statistics,
+    "paper facts of half precision": paper_half_precision,
+    "paper facts of constants": paper_constants,
+    "paper facts of weight decay": paper_weight_decay,
+    "paper facts of weight norm": paper_weight_norm,
     "params": params,
     "policies": policies,
     "rounding": rounding_modes,
@@ -773,6 +967,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "statistics": statistics,
     "step sequences": step_sequences,
     "steps of norms": steps,
+    "track fields": track_fields,
     "wheres": wheres,
 }
 BLOCK_IN_PAGE = re.compile(r"<!-- generated: (?P<name>.+?) -->\n(?P<text>.*?)<!-- end: (?P=name) -->", re.DOTALL)

@@ -21,7 +21,8 @@ from normcheck.layers.readers import read
 DATA = Path(__file__).resolve().parent.parent / "data"
 CNN, TRANSFORMER, MLP = "digits-cnn.pt", "digits-transformer", "breast-cancer-mlp.pt"
 MODELS = (CNN, TRANSFORMER, MLP)
-FILES = (CNN, f"{TRANSFORMER}/config.json", f"{TRANSFORMER}/model.safetensors", MLP)
+DIGITS = "digits.npz"
+FILES = (CNN, f"{TRANSFORMER}/config.json", f"{TRANSFORMER}/model.safetensors", MLP, DIGITS)
 MEAN_AREA, WORST_AREA = 3, 23
 
 needs_samples = pytest.mark.skipif(
@@ -73,12 +74,12 @@ def table(heading):
 # ---------------------------------------------------------------------------------------------------- the files
 
 
-def test_the_folder_holds_the_models_the_script_and_its_readme_and_nothing_else():
+def test_the_folder_holds_the_models_the_digits_the_script_and_its_readme_and_nothing_else():
     found = {str(path.relative_to(DATA)) for path in DATA.rglob("*") if path.is_file()}
     assert {f for f in found if "__pycache__" not in f} == {*FILES, "train.py", "README.md"}
 
 
-def test_the_models_are_small():
+def test_the_files_are_small():
     sizes = [(DATA / name).stat().st_size for name in FILES]
     assert max(sizes) < 150_000
     assert sum(sizes) < 300_000
@@ -282,6 +283,7 @@ def test_the_script_writes_every_model_where_it_is_told_to(script, monkeypatch, 
     assert {str(path.relative_to(written)) for path in written.rglob("*") if path.is_file()} == set(FILES)
     for name in MODELS:
         script.RECIPES[name].build().load_state_dict(stored(name, written), strict=True)
+    assert (written / DIGITS).read_bytes() == (DATA / DIGITS).read_bytes()
     said = capsys.readouterr().out
     assert re.findall(r"^(\S+): \d+ of \d+ held-out samples right", said, re.MULTILINE) == list(MODELS)
     changes = [float(x) for x in re.findall(r"changed by (\S+) \(relative L2\)", said)]
@@ -300,6 +302,20 @@ def test_the_split_holds_out_a_fifth_of_every_class(script):
     assert counts.max() <= 38
     rows = {tuple(image.ravel().tolist()) for image in samples.train}
     assert not any(tuple(image.ravel().tolist()) in rows for image in samples.test)
+
+
+@needs_samples
+def test_the_digits_are_those_of_scikit_learn_and_normcheck_reads_them():
+    from sklearn.datasets import load_digits
+
+    from normcheck.paper import digits
+
+    theirs = load_digits()
+    images, classes = digits.digits()
+    assert torch.equal(images, torch.tensor(theirs.images)[:, None])
+    assert torch.equal(classes, torch.tensor(theirs.target))
+    assert images.shape == (1797, 1, 8, 8)
+    assert len(images) == digits.TRAINED + 360
 
 
 def test_without_scikit_learn_the_script_says_so_in_one_line(script, monkeypatch):

@@ -311,7 +311,7 @@ def broken(page, text):
             continue
         path, _, anchor = target.partition("#")
         file = page.parent / path if path else page
-        there = text if file == page else file.read_text(encoding="utf-8") if file.is_file() else None
+        there = text if file == page else file.read_text("utf-8", "replace") if file.is_file() else None
         if there is None or (anchor and anchor not in anchors(there)):
             bad.append(target)
     return bad

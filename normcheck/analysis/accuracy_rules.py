@@ -41,12 +41,12 @@ def _deviation(case: Case) -> Iterator[Hit]:
         None,
         f"relative rms error {error:.3g}, {times:.3g} times that of one rounding",
         severity,
-        _exactly(case),
+        exactly(case),
         measure=measure("deviation.relative_rms", error, limit, "ratio"),
     )
 
 
-def _exactly(case: Case) -> str | None:
+def exactly(case: Case) -> str | None:
     """What to do about an inaccurate result whose arithmetic is that of `wide` already; None to advise `wide`."""
     facts, io = case.result.parameters, format_named(case.result.precision)
     if not _is_wide(case.implementation, io):
@@ -112,7 +112,7 @@ def _coherent(case: Case) -> Iterator[Hit]:
                 None,
                 f"{name} error {size:+.3g} is the same for all elements of a row "
                 f"({abs(size) / unit:.3g} units of roundoff)",
-                fix=_exactly(case),
+                fix=exactly(case),
                 measure=measure(f"deviation.{name}", abs(size), limit, "ratio"),
             )
 

@@ -106,8 +106,13 @@ def _failing_in_pure(item: Checked) -> list[Result]:
     return [
         r
         for r in item.results
-        if r.implementation != _WIDE and r.mode == "train" and r.verdict == "unsafe" and r.norm == item.layer.norm.name
+        if r.implementation != _WIDE and r.mode == "train" and _fails(r) and r.norm == item.layer.norm.name
     ]
+
+
+def _fails(result: Result) -> bool:
+    """Whether the forward pass is unsafe: what is wrong with gradients alone, a loss scale mends or nothing here."""
+    return result.verdict == "unsafe" and bool(result.rows.bad or result.overflow.count)
 
 
 def _is_safe_in_wide(item: Checked, failed: Result) -> bool:
@@ -116,7 +121,7 @@ def _is_safe_in_wide(item: Checked, failed: Result) -> bool:
         for r in item.results
         if (r.norm, r.precision, r.mode) == (failed.norm, failed.precision, failed.mode) and r.implementation == _WIDE
     ]
-    return bool(same) and all(r.verdict != "unsafe" for r in same)
+    return bool(same) and not any(map(_fails, same))
 
 
 def _is_safe_in_l1(layer: Layer, failed: Result, premise: Premise) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from normcheck.analysis.advice import Checked, advice_of
 from normcheck.analysis.assemble import assemble
+from normcheck.analysis.backward import incoming_of
 from normcheck.analysis.models import Loaded, load, matches
 from normcheck.analysis.plans import Mode as ModeName
 from normcheck.analysis.plans import Premise, alternatives, assumptions_of, plans_of, shape_of
@@ -74,6 +75,10 @@ def analyze(
     order: str | None = None,
     ftz: bool = False,
     daz: bool = False,
+    backward: bool = False,
+    loss_scale: float = 1.0,
+    grad_dist: str = "gaussian",
+    grad_std: float = 1.0,
     select: Sequence[str] = (),
     ignore: Sequence[str] = (),
     severity: Mapping[str, str] | Sequence[tuple[str, str]] = (),
@@ -105,6 +110,9 @@ def analyze(
         match: classes of one's own that are norms, see `normcheck.record`.
         trust: run the code in a file that cannot be read otherwise.
         constant, k: of l1, linf, topk and range. rounding, ftz, daz: of every operation. order: of every sum.
+        backward: also run the backward pass, under running statistics too, as of a frozen norm. grad_dist, grad_std:
+            distribution and scale of the gradient that arrives at each layer's output, drawn with the next seed: always
+            an assumption. loss_scale: what it is multiplied by before it is stored.
         select, ignore, severity, thresholds: which rules are in force, and how: see `analysis.policy.policy_of`.
         jobs: threads; all processors unless given. The report does not depend on it.
         progress: called with the fraction done and the layer at work. say: called with lines about what was found.
@@ -134,6 +142,9 @@ def analyze(
         k=k,
         rounding=Rounding(rounding, None, ftz, daz, seed),
         order=None if order is None else order_named(order),
+        incoming=incoming_of(
+            backward=backward, loss_scale=loss_scale, grad_dist=grad_dist, grad_std=grad_std, seed=seed, analyzed=True
+        ),
     )
     loaded = load(
         model,
@@ -274,7 +285,9 @@ def _run(
         ran = [
             (plan, outcome)
             for plan in plans_of(layer, premise)
-            for outcome in assemble(plan.study, plan.labels, premise.rounding, jobs=inside, policy=rules)
+            for outcome in assemble(
+                plan.study, plan.labels, premise.rounding, jobs=inside, policy=rules, incoming=plan.incoming
+            )
         ]
         outcomes = [outcome for _, outcome in ran]
         with lock:

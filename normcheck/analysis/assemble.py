@@ -18,7 +18,7 @@ from normcheck.analysis.study import Remembered, Runner, Study
 from normcheck.results import Input, Representation, Result, ScaleRatio, Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Literal
 
     from normcheck.analysis.backward import Incoming
@@ -46,10 +46,11 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A study that is to be run, and what its results will say of their settings."""
+    """A study that is to be run, what its results will say of their settings, and the gradient that it is run on."""
 
     study: Study
     labels: Labels
+    incoming: Incoming | None = None
 
 
 class Outcome(NamedTuple):
@@ -77,14 +78,20 @@ def assemble(
 ) -> list[Outcome]:
     """Run a study and return, for each implementation, the result and its findings.
 
-    search: also look for the safe scale and magnitude, which takes most of the time; without, and of a view that
+    search: also look for the safe scales and magnitude, which takes most of the time; without, and of a view that
     nobody asked for, they are None. policy: which findings count, and from which thresholds on.
     incoming: the gradient to run the backward pass on; None for the forward pass alone.
     """
     report = progress or (lambda _fraction: None)
     study, limits = replace(study, source=Remembered(study.source)), policy.limits(labels.layer)
     block = run(study, jobs=jobs, progress=lambda f: report(_MEASURING * f))
-    gradients = [None] * len(study.runners) if incoming is None else backward_of(study, incoming, limits, jobs=jobs)
+
+    def searched(runner: Runner) -> bool:
+        return search and runner.implementation.name not in labels.unasked
+
+    gradients: Sequence[Backward | None] = [None] * len(study.runners)
+    if incoming is not None:
+        gradients = backward_of(study, incoming, limits, jobs=jobs, searched=searched)
     out: list[Outcome] = []
     for place, (runner, totals) in enumerate(zip(study.runners, block.totals, strict=True)):
 
@@ -92,7 +99,7 @@ def assemble(
             report(_MEASURING + _SEARCHING * (place + fraction) / len(study.runners))
 
         room = headroom(totals)
-        looks = search and runner.implementation.name not in labels.unasked
+        looks = searched(runner)
         scale = safe_scale(study, runner, totals, room.overflow_bits, limits, jobs, searching) if looks else None
         bound = safe_magnitude(study, runner) if looks else None
         result = _result(study, runner, totals, block.reference, labels, room, scale, bound, gradients[place])

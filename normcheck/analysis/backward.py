@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import numpy as np
 from normcheck.analysis import deviation as dev
 from normcheck.analysis.engine import REFERENCE, drawn, row_rms
 from normcheck.analysis.headroom import headroom
+from normcheck.analysis.parameter_gradients import Gathering, affine_of, exact_part, parameters_of, parts_of
 from normcheck.analysis.study import Remembered, Scaled, only
 from normcheck.analysis.thresholds import DEFAULTS, Thresholds
 from normcheck.analysis.totals import Totals
@@ -21,17 +23,24 @@ from normcheck.arithmetic.elementwise import require_subnormals
 from normcheck.arithmetic.emulated import Emulated, Machine
 from normcheck.arithmetic.exact import Exact
 from normcheck.arithmetic.exponents import LOWEST, PLACES, ZEROS, count_exponents
+from normcheck.errors import UsageError
+from normcheck.layers.distributions import parse_distribution
+from normcheck.layers.sources import Synthetic
 from normcheck.norms.backward import backward, gradient_machine
 from normcheck.norms.forward import forward
 from normcheck.results import ROW_KINDS, Backward, Flushed, GradientRows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
 
+    from normcheck.analysis.parameter_gradients import Name, Part
     from normcheck.analysis.study import Runner, Source, Study
     from normcheck.arithmetic.formats import Format
     from normcheck.arithmetic.values import Elements
+    from normcheck.norms.backward import Affine
     from normcheck.norms.forward import Outputs, Problem
+    from normcheck.results import ParameterGradient
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -43,11 +52,40 @@ _NONFINITE, _VANISHED = 1 + ROW_KINDS.index("nonfinite"), 1 + ROW_KINDS.index("c
 
 @dataclass(frozen=True)
 class Incoming:
-    """The gradient that arrives at a norm's output: where it comes from, its name, and what the loss is scaled by."""
+    """The gradient that arrives at a norm's output: where it comes from, its name, and what the loss is scaled by.
+
+    assumed: whether nothing but a default or an option says so. affine: the gradients of gamma and beta are wanted of
+    norms without them too, as of 1 and 0.
+    """
 
     source: Source
     label: str
     loss_scale: float = 1.0
+    assumed: bool = False
+    affine: bool = False
+
+
+def incoming_of(
+    *, backward: bool, loss_scale: float, grad_dist: str, grad_std: float, seed: int, analyzed: bool
+) -> Incoming | None:
+    """Return the gradient of a backward pass, drawn with the seed after that of the input; None without one.
+
+    analyzed: of the layers of a model, where it is an assumption, and gamma and beta are the layer's own.
+
+    Raises:
+        UsageError: a value that cannot be used, or a setting of the gradient where none is asked for.
+    """
+    if not (loss_scale > 0 and math.isfinite(loss_scale)):
+        raise UsageError(f"the loss scale must be finite and above 0, received {loss_scale:g}")
+    if not backward:
+        given = {"loss_scale": loss_scale != 1.0, "grad_dist": grad_dist != "gaussian", "grad_std": grad_std != 1.0}
+        alone = next((name for name, changed in given.items() if changed), None)
+        if alone is not None:
+            option = alone.replace("_", "-")
+            raise UsageError(f"--{option} is a setting of the backward pass: give --backward, or leave it out")
+        return None
+    source = Synthetic(parse_distribution(grad_dist), 0.0, grad_std, (seed + 1) % 2**64)
+    return Incoming(source, source.label, loss_scale, assumed=analyzed, affine=not analyzed)
 
 
 @dataclass(slots=True)
@@ -59,6 +97,7 @@ class GradientTotals:
     ideal: int = 0
     nonzero: int = 0
     exponents: Array = field(default_factory=lambda: np.zeros(PLACES, np.int64))
+    parameters: dict[Name, ParameterGradient] = field(default_factory=dict)
 
     def merge(self, other: GradientTotals) -> None:
         """Add the next block's."""
@@ -68,8 +107,9 @@ class GradientTotals:
 
     @property
     def overflows(self) -> bool:
-        """Whether a step overflowed, or dx has rows that are not finite."""
-        return bool(self.totals.overflows or self.totals.kinds[_NONFINITE])
+        """Whether a step overflowed, or a gradient is not finite."""
+        lost = self.totals.kinds[_NONFINITE] or any(parameter.nonfinite for parameter in self.parameters.values())
+        return bool(self.totals.overflows or lost)
 
     @property
     def share(self) -> float:
@@ -77,29 +117,54 @@ class GradientTotals:
         return self.flushed / self.nonzero if self.nonzero else 0.0
 
 
-def run_backward_block(study: Study, incoming: Incoming, row_start: int, row_stop: int) -> list[GradientTotals]:
+@dataclass(slots=True)
+class Block:
+    """One block's totals, and what it gives of the gradients of parameters: of each runner, and exactly."""
+
+    totals: list[GradientTotals]
+    parts: list[dict[Name, Part]]
+    exact: dict[Name, Array]
+
+
+def run_backward_block(
+    study: Study, incoming: Incoming, row_start: int, row_stop: int, *, measured: bool = True
+) -> Block:
     """Run both passes of all implementations on rows [row_start, row_stop).
 
     The reference is the exact backward pass of the stored input, with the gradient as it is before it is stored: what
-    the io format makes of the gradient is what a loss scale is for, so it counts as deviation.
+    the io format makes of the gradient is what a loss scale is for, so it counts as deviation. measured: also take
+    magnitudes with unbounded exponents, where something overflows.
     """
     require_subnormals()
-    rows, n = row_stop - row_start, study.grouping.size
+    rows, n, affine = row_stop - row_start, study.grouping.size, affine_of(study, always=incoming.affine)
     loader = Emulated(Machine({"load": study.io}, {}, study.runners[0].machine.rounding), rows, n, row_start)
     x = loader.load(drawn(study, row_start, row_stop))
-    g = drawn(replace(study, source=Scaled(incoming.source, incoming.loss_scale)), row_start, row_stop)
+    g = arriving(study, incoming, row_start, row_stop)
     exact, given = Exact(rows, n), study.problem(study.parameters, row_start, row_stop, None)
-    dx = backward(exact, g, x, forward(exact, x, given, REFERENCE), given, REFERENCE).x
+    reference = backward(exact, g, x, forward(exact, x, given, REFERENCE), given, REFERENCE, affine)
     stored = study.problem(study.stored, row_start, row_stop, study.stored.form)
-    out = []
+    out = Block([], [], _exact_parts(study, parts_of(reference), row_start, rows))
     for runner in study.runners:
         outputs = forward(Emulated(runner.machine, rows, n, row_start), x, stored, runner.implementation)
         machine = Emulated(gradient_machine(runner.machine), rows, n, row_start)
-        got = backward(machine, g, x, outputs, stored, runner.implementation).x
-        total = _compared(study, dx, got, rows)
-        total.totals.take_steps(machine.steps, _unbounded_steps(runner, machine, g, x, outputs, stored))
-        out.append(total)
+        got = backward(machine, g, x, outputs, stored, runner.implementation, affine)
+        total = _compared(study, reference.x, got.x, rows)
+        parts = parts_of(got)
+        wide = _unbounded(runner, machine, g, x, outputs, stored, affine) if measured else None
+        total.totals.take_steps(machine.steps, None if wide is None else wide.steps)
+        out.totals.append(total)
+        out.parts.append(parts if wide is None else wide.beside(parts))
     return out
+
+
+def arriving(study: Study, incoming: Incoming, row_start: int, row_stop: int) -> Elements:
+    """The gradient that arrives at rows [row_start, row_stop), before it is stored."""
+    return drawn(replace(study, source=Scaled(incoming.source, incoming.loss_scale)), row_start, row_stop)
+
+
+def _exact_parts(study: Study, parts: dict[Name, Part], row_start: int, rows: int) -> dict[Name, Array]:
+    columns = parameters_of(study.grouping)
+    return {name: exact_part(part, row_start * (len(part.values) // rows), columns) for name, part in parts.items()}
 
 
 def _compared(study: Study, exact: Elements, got: Elements, rows: int) -> GradientTotals:
@@ -124,56 +189,101 @@ def _compared(study: Study, exact: Elements, got: Elements, rows: int) -> Gradie
     return out
 
 
-def _unbounded_steps(
-    runner: Runner, machine: Emulated, g: Elements, x: Elements, outputs: Outputs, problem: Problem
-) -> dict[str, Any] | None:
-    """Steps of the same block with unbounded exponents, where something overflowed; the forward pass stays as it is."""
+@dataclass(frozen=True, slots=True)
+class _Wide:
+    """A block's steps with unbounded exponents, and what rows add to parameters then."""
+
+    steps: dict[str, Any]
+    parts: dict[Name, Part]
+
+    def beside(self, parts: dict[Name, Part]) -> dict[Name, Part]:
+        """The parts with those of unbounded exponents beside them."""
+        return {name: part._replace(unbounded=self.parts[name].values) for name, part in parts.items()}
+
+
+def _unbounded(
+    runner: Runner,
+    machine: Emulated,
+    g: Elements,
+    x: Elements,
+    outputs: Outputs,
+    problem: Problem,
+    affine: Affine,
+) -> _Wide | None:
+    """The same block with unbounded exponents, where something overflowed; the forward pass stays as it is."""
     if not any(record.events.overflow for record in machine.steps.values()):
         return None
     wide = Emulated(gradient_machine(runner.machine).unbounded(), machine.rows, machine.n, machine.first_row)
-    dx = backward(wide, g, x, outputs, problem, runner.implementation).x
-    for index in range(dx.parts):
-        dx.part(index)
-    return wide.steps
+    got = backward(wide, g, x, outputs, problem, runner.implementation, affine)
+    for index in range(got.x.parts):
+        got.x.part(index)
+    return _Wide(wide.steps, parts_of(got))
 
 
-def run_backward(study: Study, incoming: Incoming, *, jobs: int | None = None) -> list[GradientTotals]:
+def run_backward(
+    study: Study, incoming: Incoming, *, jobs: int | None = None, measured: bool = True
+) -> list[GradientTotals]:
     """Run all blocks, on `jobs` threads (all processors unless given), and add them up in order."""
     out: list[GradientTotals] = []
-    for block in _in_order(study, incoming, jobs):
+    sums: list[dict[Name, Gathering]] = []
+    for block in _in_order(study, incoming, jobs, measured=measured):
         if out:
-            for mine, theirs in zip(out, block, strict=True):
+            for mine, theirs in zip(out, block.totals, strict=True):
                 mine.merge(theirs)
         else:
-            out = block
+            out = block.totals
+            sums = [
+                {name: Gathering.of(study, runner, name, measured=measured) for name in block.exact}
+                for runner in study.runners
+            ]
+        for gathering, parts in zip(sums, block.parts, strict=True):
+            for name, part in parts.items():
+                gathering[name].take(part, block.exact[name])
+    for mine, gathering in zip(out, sums, strict=True):
+        mine.parameters = {name: one.finish(mine.totals) for name, one in gathering.items()}
     return out
 
 
-def _in_order(study: Study, incoming: Incoming, jobs: int | None) -> Iterator[list[GradientTotals]]:
+def _in_order(study: Study, incoming: Incoming, jobs: int | None, *, measured: bool) -> Iterator[Block]:
+    """Blocks in the order of their rows; only a few wait at a time, so that memory stays bounded."""
     blocks = study.blocks()
     workers = min(jobs or os.cpu_count() or 1, len(blocks))
     if workers <= 1:
-        yield from (run_backward_block(study, incoming, *rows) for rows in blocks)
+        yield from (run_backward_block(study, incoming, *rows, measured=measured) for rows in blocks)
         return
     with ThreadPoolExecutor(workers) as pool:
-        yield from pool.map(lambda rows: run_backward_block(study, incoming, *rows), blocks)
+        waiting: deque[Future[Block]] = deque()
+        for rows in blocks:
+            waiting.append(pool.submit(run_backward_block, study, incoming, *rows, measured=measured))
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def backward_of(
-    study: Study, incoming: Incoming, limits: Thresholds = DEFAULTS, *, jobs: int | None = None
+    study: Study,
+    incoming: Incoming,
+    limits: Thresholds = DEFAULTS,
+    *,
+    jobs: int | None = None,
+    searched: Callable[[Runner], bool] = lambda _runner: True,
 ) -> list[Backward]:
-    """Return the backward pass of each implementation as it is reported; a safe loss scale flushes within limits."""
+    """Return the backward pass of each implementation as it is reported.
+
+    limits: a safe loss scale flushes no more than these allow. searched: whether a runner's is looked for at all.
+    """
     incoming = replace(incoming, source=Remembered(incoming.source))
     every = run_backward(study, incoming, jobs=jobs)
-    return [
-        _backward(only(study, runner), incoming, totals, limits.flushed_share, jobs)
-        for runner, totals in zip(study.runners, every, strict=True)
-    ]
+    out = []
+    for runner, totals in zip(study.runners, every, strict=True):
+        own, share = only(study, runner), limits.flushed_share
+        scales = safe_loss_scale(own, incoming, totals, share, jobs=jobs) if searched(runner) else None
+        out.append(_backward(incoming, totals, scales))
+    return out
 
 
-def _backward(
-    study: Study, incoming: Incoming, measured: GradientTotals, flushed_share: float, jobs: int | None
-) -> Backward:
+def _backward(incoming: Incoming, measured: GradientTotals, scales: tuple[float, float] | None) -> Backward:
     totals, room = measured.totals, headroom(measured.totals)
     tallies, kinds = totals.tallies(), totals.kinds
     return Backward(
@@ -189,7 +299,10 @@ def _backward(
         flushed=Flushed(count=measured.flushed, of=measured.nonzero, share=measured.share, ideal=measured.ideal),
         overflow_bits=room.overflow_bits,
         overflow_step=room.overflow_step,
-        safe_loss_scale=safe_loss_scale(study, incoming, measured, flushed_share, jobs=jobs),
+        safe_loss_scale=scales,
+        weight=measured.parameters.get("weight"),
+        bias=measured.parameters.get("bias"),
+        assumed=incoming.assumed,
     )
 
 
@@ -198,14 +311,14 @@ def safe_loss_scale(
 ) -> tuple[float, float] | None:
     """Return the least and the largest power of two that is a safe loss scale for a study of one implementation.
 
-    Safe: no step overflows, no row of dx is not finite, at most `flushed_share` of dx is flushed. Found by running:
+    Safe: no step overflows, no gradient is not finite, at most `flushed_share` of dx is flushed. Found by running:
     overflows only grow with the scale and what is flushed only shrinks, so each end is a bisection, begun where the
     run at the given scale, `measured`, suggests.
     """
 
     @functools.cache
     def at(power: int) -> GradientTotals:
-        return run_backward(study, replace(incoming, loss_scale=2.0**power), jobs=jobs)[0]
+        return run_backward(study, replace(incoming, loss_scale=2.0**power), jobs=jobs, measured=False)[0]
 
     bits, here = headroom(measured.totals).overflow_bits, math.log2(incoming.loss_scale)
     guess = FARTHEST_SCALE if bits is None else math.floor(here + bits)

@@ -126,8 +126,8 @@ def emulate(
     return _run(study, values.shape)
 
 
-def _arranged(rows: Array, group: Grouping, shape: tuple[int, ...]) -> Array:
-    """Rows back in the tensor's own layout."""
+def arranged(rows: Array, group: Grouping, shape: tuple[int, ...]) -> Array:
+    """Return rows (groups, size) in the layout of the tensor that they are of."""
     if group.contiguous:
         return rows.reshape(shape)
     split = rows.reshape(group.groups, -1, group.inner)
@@ -156,7 +156,7 @@ def _run(study: Study, shape: tuple[int, ...]) -> Emulation:
     t = total.totals[0]
     means = [mean for mean, _ in running if mean is not None]
     return Emulation(
-        _arranged(out, group, shape),
+        arranged(out, group, shape),
         tuple(s.step(name) for name, s in t.steps.items()),
         t.rows(),
         tuple(t.worst),

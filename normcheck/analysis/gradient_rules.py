@@ -1,11 +1,13 @@
-"""Rules about the backward pass: gradients that overflow or are flushed, and the room of the loss scale."""
+"""Rules about the backward pass: gradients that overflow, are flushed or deviate, and the room of the loss scale."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
 
+from normcheck.analysis.accuracy_rules import exactly
 from normcheck.analysis.rule import NONE_KNOWN, Case, Hit, Published, Rule, measure, reaches_float32, share
+from normcheck.analysis.thresholds import gradient_severity
 from normcheck.results import Measure
 
 if TYPE_CHECKING:
@@ -22,9 +24,14 @@ def _mend(case: Case, gradient: Backward) -> str | None:
     if gradient.safe_loss_scale is not None:
         low, high = (round(math.log2(end)) for end in gradient.safe_loss_scale)
         return f"use a loss scale from 2^{low} to 2^{high}"
+    if not case.result.asked:
+        return None  # nobody looked for one
     if case.result.rows.bad:
         return "mend the forward pass first: no loss scale is safe as long as it has bad rows"
     return None if reaches_float32(case.result.precision) else f"{_STORE_WIDE}: no loss scale is safe here"
+
+
+_PARAMETERS = {"weight": "gamma", "bias": "beta"}
 
 
 def _overflow(case: Case) -> Iterator[Hit]:
@@ -32,16 +39,22 @@ def _overflow(case: Case) -> Iterator[Hit]:
     if gradient is None:
         return
     rows = gradient.rows.nonfinite - case.result.rows.infinite_input
-    count = gradient.overflow.count
-    if rows <= 0 and not count:
-        return
+    broken = [] if case.result.rows.infinite_input else [i for i in gradient.parameters.items() if i[1].nonfinite]
     step = next((step for step in gradient.steps if step.overflow or step.invalid), None)
-    lost = f"{share(rows, gradient.rows.total)} rows of dx have NaN or infinities" if rows > 0 else "dx is clipped"
     cause = f"; {step.step}: {share(step.overflow, step.operations)} overflow {step.format}" if step else ""
-    figure = measure("backward.rows.nonfinite", rows)
-    if rows <= 0:
-        figure = measure("backward.overflow.count", count, unit="operations")
-    yield Hit(step.step if step else None, lost + cause, fix=_mend(case, gradient), measure=figure)
+    if rows > 0:
+        message = f"{share(rows, gradient.rows.total)} rows of dx have NaN or infinities"
+        figure = measure("backward.rows.nonfinite", rows)
+    elif broken:
+        (name, lost), *_ = broken
+        message = f"{share(lost.nonfinite, lost.count)} gradients of {_PARAMETERS[name]} are not finite"
+        figure = measure(f"backward.{name}.nonfinite", lost.nonfinite, unit="parameters")
+    elif gradient.overflow.count:
+        message = "a gradient is clipped"
+        figure = measure("backward.overflow.count", gradient.overflow.count, unit="operations")
+    else:
+        return
+    yield Hit(step.step if step else None, message + cause, fix=_mend(case, gradient), measure=figure)
 
 
 def _flushed(case: Case) -> Iterator[Hit]:
@@ -76,14 +89,42 @@ def _little_room(case: Case) -> Iterator[Hit]:
         )
 
 
+def _deviation(case: Case) -> Iterator[Hit]:
+    """Those gradients that are too far off, each; dx not where that is because it is flushed, which NC502 says."""
+    gradient, limits = case.result.backward, case.limits
+    if gradient is None:
+        return
+    if not gradient.rows.vanished and gradient.flushed.share <= limits.flushed_share:
+        of_x = gradient.deviation
+        yield from _far_off(case, "dx", "deviation", of_x.relative_rms, of_x.ideal.relative_rms)
+    for name, each in gradient.parameters.items():
+        yield from _far_off(case, f"gradient of {_PARAMETERS[name]}", name, each.relative_rms, each.ideal)
+
+
+def _far_off(case: Case, what: str, name: str, error: float | None, ideal: float | None) -> Iterator[Hit]:
+    severity, limits = gradient_severity(error, ideal, case.limits), case.limits
+    if severity is None or error is None or ideal is None:
+        return
+    limit = limits.gradient_deviation if severity == "error" else limits.gradient_ideal * ideal
+    times = f", {error / ideal:.3g} times that of one rounding" if ideal else ""
+    yield Hit(
+        None,
+        f"{what}: relative rms error {error:.3g}{times}",
+        severity,
+        exactly(case),
+        measure=measure(f"backward.{name}.relative_rms", error, limit, "ratio"),
+    )
+
+
 GRADIENT_RULES: tuple[Rule, ...] = (
     Rule(
         code="NC501",
         slug="gradient-overflow",
         title="Gradient overflows",
         severity="error",
-        detects="a step of the backward pass overflows, or some row of dx has a NaN or an infinity while the input had "
-        "none (`backward.overflow.count`, `backward.rows.nonfinite`)",
+        detects="a step of the backward pass overflows, or some row of dx, or the gradient of a gamma or beta, has a "
+        "NaN or an infinity while the input had none (`backward.overflow.count`, `backward.rows.nonfinite`, "
+        "`backward.weight.nonfinite`, `backward.bias.nonfinite`)",
         why="An infinite gradient reaches every earlier layer; a dynamic loss scale skips the step and halves itself.",
         published=Published(
             "fairseq, translation in float16: gradients overflowed at every loss scale from 0.5 down to 1.2e-4, and "
@@ -93,7 +134,12 @@ GRADIENT_RULES: tuple[Rule, ...] = (
         fix=_SCALE,
         bad="normcheck simulate --norm layer-l2 --shape 8,1024 --implementation wide --backward --loss-scale 65536",
         good="normcheck simulate --norm layer-l2 --shape 8,1024 --implementation wide --backward --loss-scale 64",
-        figures=("backward.rows.nonfinite", "backward.overflow.count"),
+        figures=(
+            "backward.rows.nonfinite",
+            "backward.overflow.count",
+            "backward.weight.nonfinite",
+            "backward.bias.nonfinite",
+        ),
         check=_overflow,
     ),
     Rule(
@@ -129,10 +175,32 @@ GRADIENT_RULES: tuple[Rule, ...] = (
         why="A slightly larger gradient overflows.",
         published=NONE_KNOWN,
         fix=_SCALE,
-        bad="normcheck simulate --norm layer-l2 --shape 8,1024 --implementation wide --backward --loss-scale 12288",
+        bad="normcheck simulate --norm layer-l2 --shape 8,1024 --implementation wide --backward --loss-scale 4096",
         good="normcheck simulate --norm layer-l2 --shape 8,1024 --implementation wide --backward --loss-scale 64",
         thresholds=("loss_scale_bits",),
         figures=("backward.overflow_bits",),
         check=_little_room,
+    ),
+    Rule(
+        code="NC504",
+        slug="gradient-deviation",
+        title="Gradient deviates",
+        severity="warning",
+        detects="the relative rms error of dx, or of the gradient of gamma or beta, is over `gradient_ideal` times "
+        "what one rounding of the exact one costs; an error where it is more than `gradient_deviation`, and more than "
+        "twice the ideal. Of dx not where NC502 fires",
+        why="The error of dx reaches every earlier layer, and adds to theirs.",
+        published=NONE_KNOWN,
+        fix="use implementation `wide`, whose sums are float32",
+        bad="normcheck simulate --norm batch-l2 --shape 32,8,28,28 --backward --implementation pure",
+        good="normcheck simulate --norm batch-l2 --shape 32,8,28,28 --backward --implementation wide",
+        thresholds=("gradient_ideal", "gradient_deviation"),
+        figures=(
+            "backward.deviation.relative_rms",
+            "backward.weight.relative_rms",
+            "backward.bias.relative_rms",
+        ),
+        accuracy=True,
+        check=_deviation,
     ),
 )

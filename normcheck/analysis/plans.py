@@ -22,6 +22,7 @@ from normcheck.norms.table import Norm, grouping
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from normcheck.analysis.backward import Incoming
     from normcheck.analysis.study import Source
     from normcheck.arithmetic.formats import Format
     from normcheck.arithmetic.orders import Order
@@ -47,7 +48,8 @@ class Premise:
 
     norms: put in place of a layer's own, besides it. implementations: those asked for; empty for the defaults.
     mode: None for both where a layer keeps running statistics. activations: recorded inputs by layer name, in torch's
-    layout, read when asked for; recorded: what they are called.
+    layout, read when asked for; recorded: what they are called. incoming: the gradient that arrives at the layers'
+    outputs; None for the forward pass alone.
     """
 
     precisions: tuple[Format, ...]
@@ -64,6 +66,7 @@ class Premise:
     order: Order | None
     activations: Mapping[str, Array] = field(default_factory=dict)
     recorded: str = ""
+    incoming: Incoming | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +219,7 @@ def _plan(
         unasked=unasked,
         parameters=facts,
     )
-    yield Plan(study, labels)
+    yield Plan(study, labels, premise.incoming)
 
 
 def _rows(premise: Premise, io: Format) -> tuple[tuple[Implementation, ...], frozenset[str]]:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from normcheck.analysis.worst_rows import MOST_ELEMENTS, Evaluated, gathered, judge, values_of
+from normcheck.analysis.worst_rows import MOST_ELEMENTS, Evaluated, gathered, judge, judge_gradient, values_of
 from normcheck.arithmetic.formats import FLOAT32, Format, format_named, holds
 from normcheck.arithmetic.values import Elements, PerRow, Value
 from normcheck.errors import UsageError
 from normcheck.results.reproducer import TORCH_FORMATS, Formula, Operation, Program, Sum
 
 if TYPE_CHECKING:
+    from normcheck.analysis.backward import Incoming
     from normcheck.analysis.study import Runner, Study
     from normcheck.arithmetic.rounding import Rounding
     from normcheck.arithmetic.traced import Performed
@@ -34,12 +35,16 @@ class _Names:
 
     def __post_init__(self) -> None:
         self.of[id(self.block.raw)] = "x"
+        if self.block.gradient is not None:
+            self.of[id(self.block.gradient.raw)] = "g"
         for name in _PARAMETERS:
             value = getattr(self.block.stored, name)
             if value is not None:
                 self.of[id(value)] = f"stored_{name}"
         for place, performed in enumerate(self.block.performed, start=1):
             self.of[id(performed.result)] = f"step_{place:02d}_{performed.step.replace('-', '_')}"
+        for new, old in self.block.gradient.aliases if self.block.gradient is not None else ():
+            self.of[id(new)] = self.name(old)
 
     def name(self, value: Value) -> str:
         """The value's name; what no operation yields is recorded as it is given."""
@@ -55,8 +60,12 @@ class _Names:
         return self.name(value)
 
 
-def program_of(study: Study, runner: Runner, rows: list[int]) -> tuple[Program, tuple[RowState, ...], dict[str, Array]]:
+def program_of(
+    study: Study, runner: Runner, rows: list[int], incoming: Incoming | None = None
+) -> tuple[Program, tuple[RowState, ...], dict[str, Array]]:
     """Return the operations of some rows, what became of each row, and the arrays that belong to them.
+
+    incoming: of both passes, and what became of dx.
 
     Raises:
         UsageError: the rows are so long that values would have to be left out that a script cannot compute.
@@ -69,7 +78,7 @@ def program_of(study: Study, runner: Runner, rows: list[int]) -> tuple[Program, 
         programs.append(_program(block, runner, names, kept))
         return _arrays(block, names, places, kept)
 
-    arrays = gathered(study, runner, rows, take)
+    arrays = gathered(study, runner, rows, take, incoming)
     program = programs[0]
     lost = [op for op in program.operations if op.replayed and arrays[op.name].shape[1] > 1]
     if kept < study.grouping.size and lost:
@@ -93,6 +102,7 @@ def _program(block: Evaluated, runner: Runner, names: _Names, kept: int) -> Prog
         output=names.name(emulated.y),
         statistic=names.name(emulated.before_eps),
         divisor=names.name(emulated.s),
+        gradient=None if block.gradient is None else names.name(block.gradient.emulated),
         size=study.grouping.size,
         kept=kept,
     )
@@ -167,11 +177,15 @@ def _arrays(block: Evaluated, names: _Names, places: Array, kept: int) -> dict[s
         name = names.name(performed.result)
         data = _narrow(rows_of(performed.result, kept), performed.form)
         arrays |= {f"_{name}": data[:1]} if performed.operation == "constant" else {name: data}
-    arrays["exact"], arrays["emulated"] = rows_of(block.exact.y, kept), rows_of(block.emulated.y, kept)
+    gradient, judged = block.gradient, judge(block) if block.gradient is None else judge_gradient(block)
+    exact, emulated = (block.exact.y, block.emulated.y) if gradient is None else (gradient.exact, gradient.emulated)
+    arrays |= {"exact": rows_of(exact, kept), "emulated": rows_of(emulated, kept)}
+    if gradient is not None:
+        arrays["g"] = rows_of(gradient.raw)
     arrays["statistic_exact"] = rows_of(block.exact.before_eps)
     arrays["statistic_emulated"] = rows_of(block.emulated.before_eps)
     arrays["s_exact"], arrays["s_emulated"] = rows_of(block.exact.s), rows_of(block.emulated.s)
-    return arrays | {"states": np.array(judge(block).states)[places]}
+    return arrays | {"states": np.array(judged.states)[places]}
 
 
 def _whole(value: Elements) -> Array:

@@ -17,9 +17,11 @@ from normcheck import __version__
 from normcheck.analysis.engine import column
 from normcheck.analysis.programs import program_of
 from normcheck.analysis.rules import rule_named
-from normcheck.analysis.worst_rows import find_worst, judge
+from normcheck.analysis.worst_rows import find_worst, judge, judge_gradient
+from normcheck.arithmetic.formats import format_named
 from normcheck.arithmetic.values import Elements, PerRow, Value
 from normcheck.errors import UsageError
+from normcheck.norms.table import norm_named
 from normcheck.results import ROW_KINDS, SEVERITIES, VERDICTS
 from normcheck.results.reproducer import Claim, Reproducer
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from normcheck.analysis.assemble import Outcome, Plan
+    from normcheck.analysis.backward import Incoming
     from normcheck.analysis.worst_rows import Evaluated
     from normcheck.arithmetic.traced import Performed
     from normcheck.results import Finding, Report, Result
@@ -57,6 +60,18 @@ _FIGURES: dict[str, Figure] = {
     "NC303": "deviation",
 }
 """Rules that a figure of a row shows, where no row is bad."""
+
+_GRADIENT_STATES: dict[str, tuple[RowState, ...]] = {"NC501": ("nonfinite",), "NC502": ("vanished",)}
+_GRADIENT_FIGURES: dict[str, Figure] = {
+    "NC501": "overflow",
+    "NC502": "flushed",
+    "NC503": "headroom",
+    "NC504": "deviation",
+}
+"""The same of rules about gradients, and rows of dx."""
+
+_OVER_ROWS = ("grad-weight", "grad-bias", "grad-parameter", "count")
+"""Steps of which no few rows show anything, where rows share gamma and beta."""
 
 _ENOUGH, _BITS = 0.5, 0.5
 """A figure is there again from this share of what was recorded, headroom up to so many bits above: another machine's
@@ -140,18 +155,19 @@ def reproducer_of(candidate: Candidate) -> tuple[Reproducer, dict[str, Array]]:
     plan, result, finding = candidate
     runner = next(r for r in plan.study.runners if r.implementation.name == result.implementation)
     figure = _figure(finding, result) or "rows"
-    states = _STATES.get(finding.rule, ())
+    states = (_STATES | _GRADIENT_STATES).get(finding.rule, ())
+    incoming = plan.incoming if finding.rule in _GRADIENT_FIGURES else None
 
     def score(block: Evaluated) -> Array:
         return _score(block, figure, states, finding.step)
 
-    worst = find_worst(plan.study, runner, score)
+    worst = find_worst(plan.study, runner, score, incoming)
     rows = [row for _, row in worst]
-    program, became, arrays = program_of(plan.study, runner, rows)
+    program, became, arrays = program_of(plan.study, runner, rows, incoming)
     made = Reproducer(
         version=__version__,
         title=f"{finding.rule} {rule_named(finding.rule).title}: {finding.message}",
-        facts=_facts(result),
+        facts=_facts(result, incoming),
         claim=_claim(figure, states, program, finding.step, worst[0][0]),
         program=program,
         rows=tuple(rows),
@@ -174,10 +190,30 @@ def _near(pattern: str, known: Sequence[str]) -> str:
 
 def _figure(finding: Finding, result: Result) -> Figure | None:
     """What of a row shows the finding; None where no row does."""
+    if finding.rule in _GRADIENT_FIGURES:
+        return _figure_of_gradient(finding, result)
     counts = dataclasses.asdict(result.rows) | {"flushed": result.statistic.flushed_rows}
     if any(counts[state] for state in _STATES.get(finding.rule, ())):
         return "rows"
     return _FIGURES.get(finding.rule)
+
+
+def _figure_of_gradient(finding: Finding, result: Result) -> Figure | None:
+    """The same for a finding about gradients: what is of sums over rows, or was clipped, no row shows."""
+    gradient, figure = result.backward, _GRADIENT_FIGURES[finding.rule]
+    if gradient is None:
+        return None
+    if any(getattr(gradient.rows, state) for state in _GRADIENT_STATES.get(finding.rule, ())):
+        return "rows"
+    if figure == "deviation":
+        is_of_rows = finding.measure is not None and finding.measure.name.startswith("backward.deviation")
+        return figure if is_of_rows else None
+    if figure == "flushed":
+        return figure
+    step = next((step for step in gradient.steps if step.step == finding.step), None)
+    shared = norm_named(result.norm).where not in ("batch", "weight") and finding.step in _OVER_ROWS
+    clipped = figure == "overflow" and (step is None or not format_named(step.format).infinities)
+    return None if shared or clipped else figure
 
 
 def _badness(result: Result, finding: Finding) -> tuple[Any, ...]:
@@ -196,10 +232,10 @@ def _badness(result: Result, finding: Finding) -> tuple[Any, ...]:
 
 def _score(block: Evaluated, figure: Figure, states: tuple[RowState, ...], step: str | None) -> Array:
     """How badly each row of a block shows the finding; -inf where it does not."""
-    if figure in ("rows", "deviation"):
-        judged = judge(block)
-        if figure == "deviation":
-            return judged.deviation
+    if figure in ("rows", "deviation", "flushed"):
+        judged = judge(block) if block.gradient is None else judge_gradient(block)
+        if figure != "rows":
+            return judged.deviation if figure == "deviation" else judged.distance
         return np.where([state in states for state in judged.states], judged.distance, -np.inf)
     place = _culprit([(op.step, op.operation, op.result.degree) for op in block.performed], figure, step)
     performed = block.performed[place]
@@ -249,7 +285,7 @@ def _claim(figure: Figure, states: tuple[RowState, ...], program: Program, step:
     """What the script has to show, given the worst row's score."""
     if figure == "rows":
         return Claim(figure=figure, states=states)
-    if figure == "deviation":
+    if figure in ("deviation", "flushed"):
         return Claim(figure=figure, limit=_ENOUGH * worst)
     place = _culprit([(op.step, op.operation, op.degree) for op in program.operations], figure, step)
     operation = program.operations[place]
@@ -262,7 +298,7 @@ def _claim(figure: Figure, states: tuple[RowState, ...], program: Program, step:
     return Claim(figure=figure, limit=bits + _BITS, operation=operation.name, degree=degree)
 
 
-def _facts(result: Result) -> tuple[tuple[str, str], ...]:
+def _facts(result: Result, incoming: Incoming | None) -> tuple[tuple[str, str], ...]:
     """Where and under which settings, as a script shows them."""
     facts = {
         "layer": result.layer or "",
@@ -276,4 +312,7 @@ def _facts(result: Result) -> tuple[tuple[str, str], ...]:
         "k": "" if result.k is None else str(result.k),
         "input": result.input.source + (" (assumed)" if result.input.assumed else ""),
     }
+    if incoming is not None:
+        facts["gradient"] = incoming.label + (" (assumed)" if incoming.assumed else "")
+        facts["loss scale"] = f"{incoming.loss_scale:g}"
     return tuple((name, text) for name, text in facts.items() if text)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _FORWARD_RULES: tuple[Rule, ...] = (*RANGE_RULES, *UNDERFLOW_RULES, *ACCURACY_RULES)
 RESULT_RULES: tuple[Rule, ...] = (*_FORWARD_RULES, *GRADIENT_RULES)
 RULES: tuple[Rule, ...] = (*_FORWARD_RULES, *LAYER_RULES, *GRADIENT_RULES)
+_OF_GRADIENTS = frozenset(rule.code for rule in GRADIENT_RULES)
 
 
 def rule_named(code: str) -> Rule:
@@ -68,14 +69,16 @@ def facts_of(rules: Sequence[Rule] = RULES) -> tuple[RuleFacts, ...]:
 def findings_of(case: Case) -> list[Finding]:
     """All findings of a result.
 
-    What rests on an assumed input alone is at most a warning; what only a view finds that nobody asked for, a note.
+    What rests on an assumed input or gradient alone is at most a warning; what only a view finds that nobody asked for,
+    a note.
     """
     return [_finding(case, rule, hit) for rule in RESULT_RULES for hit in rule.check(case)]
 
 
 def _finding(case: Case, rule: Rule, hit: Hit) -> Finding:
     result = case.result
-    assumed = result.input.assumed and not hit.fact
+    gradient = result.backward if rule.code in _OF_GRADIENTS else None
+    assumed = (result.input.assumed or (gradient is not None and gradient.assumed)) and not hit.fact
     severity: Severity = hit.severity or rule.severity
     if assumed and severity == "error":
         severity = "warning"

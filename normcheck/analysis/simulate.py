@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 from normcheck.analysis.assemble import Labels, Outcome, Plan, assemble
-from normcheck.analysis.backward import Incoming
+from normcheck.analysis.backward import incoming_of
 from normcheck.analysis.reporting import report_of
 from normcheck.analysis.rules import policy
 from normcheck.analysis.study import Runner, Study
@@ -80,7 +80,8 @@ def simulate(
         rounding, ftz, daz: of every operation. order: of every sum, instead of each implementation's own.
         params: where running statistics live: half, autocast, half-except-norms, io, float32 or stored.
         backward: also run the backward pass. grad_dist, grad_std: distribution and scale of the gradient that arrives
-            at the output, drawn with the next seed. loss_scale: what it is multiplied by before it is stored.
+            at the output, drawn with the next seed. loss_scale: what it is multiplied by before it is stored. The
+            gradients of gamma and beta are computed as of 1 and 0.
         select, ignore, severity, thresholds: which rules are in force, and how: see `analysis.policy.policy_of`.
         jobs: threads; all processors unless given. The report does not depend on it.
         progress: called with the fraction done. watch: called with each result, and with the plan that led to it.
@@ -97,7 +98,9 @@ def simulate(
     common = _Common(
         source, shape, num_groups, mode, eps, eps_comparable, constant, k, rounds, association, storage, params
     )
-    incoming = _incoming(backward, loss_scale, grad_dist, grad_std, seed)
+    incoming = incoming_of(
+        backward=backward, loss_scale=loss_scale, grad_dist=grad_dist, grad_std=grad_std, seed=seed, analyzed=False
+    )
     plans, skipped = _plans(common, _unique(norms, "norm"), _unique(precisions, "precision"), implementations)
     outcomes: list[Outcome] = []
     for place, plan in enumerate(plans):
@@ -110,7 +113,7 @@ def simulate(
         outcomes += ran
         if watch is not None:
             for outcome in ran:
-                watch(plan, outcome)
+                watch(replace(plan, incoming=incoming), outcome)
     return report_of(
         "simulate",
         settings | {"distribution": str(source.distribution)},
@@ -153,21 +156,6 @@ def _check(shape: tuple[int, ...], eps: float, mode: str, constant: str, k: int,
         raise UsageError(f"k must be at least 1, received {k}")
     if jobs is not None and jobs < 1:
         raise UsageError(f"jobs must be at least 1, received {jobs}")
-
-
-def _incoming(backward: bool, loss_scale: float, grad_dist: str, grad_std: float, seed: int) -> Incoming | None:
-    """The gradient of a backward pass; None without one."""
-    if not (loss_scale > 0 and math.isfinite(loss_scale)):
-        raise UsageError(f"the loss scale must be finite and above 0, received {loss_scale:g}")
-    if not backward:
-        given = {"loss_scale": loss_scale != 1.0, "grad_dist": grad_dist != "gaussian", "grad_std": grad_std != 1.0}
-        alone = next((name for name, changed in given.items() if changed), None)
-        if alone is not None:
-            option = alone.replace("_", "-")
-            raise UsageError(f"--{option} is a setting of the backward pass: give --backward, or leave it out")
-        return None
-    source = Synthetic(parse_distribution(grad_dist), 0.0, grad_std, (seed + 1) % 2**64)
-    return Incoming(source, source.label, loss_scale)
 
 
 def _unique(names: Sequence[str], what: str) -> list[str]:

@@ -21,6 +21,7 @@ class Thresholds:
     to the running mean, in deviations (NC204). stalled_update: the change of a batch's mean, in deviations, or
     variance, relative, that the running statistics may miss (NC305). flushed_share: part of dx that may be flushed
     (NC502, and of a safe loss scale). loss_scale_bits: headroom of the loss scale below which there is little (NC503).
+    gradient_ideal, gradient_deviation: as deviation_ideal and deviation, of gradients (NC504).
     """
 
     headroom_bits: float = 1.0
@@ -35,6 +36,8 @@ class Thresholds:
     stalled_update: float = 0.1
     flushed_share: float = 0.01
     loss_scale_bits: float = 1.0
+    gradient_ideal: float = 16.0
+    gradient_deviation: float = 0.1
 
 
 DEFAULTS = Thresholds()
@@ -44,16 +47,27 @@ EPS_DOMINATES = 0.1
 so that it is no setting."""
 
 _HOPELESS = 2.0
-"""A deviation beyond `deviation` is an error only where it is also more than this many times the ideal: in formats of
-2 or 3 significant bits the ideal alone is that large."""
+"""A deviation beyond `deviation` or `gradient_deviation` is an error only where it is also more than this many times
+the ideal: in formats of 2 or 3 significant bits the ideal alone is that large."""
 
 
 def deviation_severity(
     relative_rms: float | None, ideal: float | None, limits: Thresholds = DEFAULTS
 ) -> Severity | None:
     """Severity of NC301 for a relative rms error beside its ideal; None where it is silent."""
+    return _severity(relative_rms, ideal, limits.deviation_ideal, limits.deviation)
+
+
+def gradient_severity(
+    relative_rms: float | None, ideal: float | None, limits: Thresholds = DEFAULTS
+) -> Severity | None:
+    """Severity of NC504, likewise, for a gradient."""
+    return _severity(relative_rms, ideal, limits.gradient_ideal, limits.gradient_deviation)
+
+
+def _severity(relative_rms: float | None, ideal: float | None, times: float, most: float) -> Severity | None:
     if relative_rms is None or ideal is None:
         return None
-    if relative_rms > limits.deviation and relative_rms > _HOPELESS * ideal:
+    if relative_rms > most and relative_rms > _HOPELESS * ideal:
         return "error"
-    return "warning" if ideal > 0 and limits.deviation_ideal * ideal < relative_rms else None  # 0: float64 itself
+    return "warning" if ideal > 0 and times * ideal < relative_rms else None  # 0: float64 itself

@@ -224,13 +224,17 @@ class Totals:
 
     def take_steps(self, records: dict[str, StepRecord], unbounded: dict[str, StepRecord] | None) -> None:
         """Add a block's steps; magnitudes with unbounded exponents come from the second run, where there was one."""
+        self.take_sums(records, unbounded)
+        flags = np.bitwise_or.reduce(np.stack([r.events.flags for r in records.values()]), axis=0)
+        for place, bit in enumerate((FLAG_OVERFLOW, FLAG_UNDERFLOW, FLAG_INVALID)):
+            self.flagged[place] += int(np.count_nonzero(flags & bit))
+
+    def take_sums(self, records: dict[str, StepRecord], unbounded: dict[str, StepRecord] | None) -> None:
+        """Add steps that belong to no row of a block: sums over rows."""
         for name, record in records.items():
             total = self.steps.setdefault(name, StepTotal(record.form, record.degree))
             source = unbounded[name] if unbounded is not None and name in unbounded else record
             total.add(record, float(source.events.extremes[0]))
-        flags = np.bitwise_or.reduce(np.stack([r.events.flags for r in records.values()]), axis=0)
-        for place, bit in enumerate((FLAG_OVERFLOW, FLAG_UNDERFLOW, FLAG_INVALID)):
-            self.flagged[place] += int(np.count_nonzero(flags & bit))
 
     @property
     def overflows(self) -> int:

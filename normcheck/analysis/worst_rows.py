@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from normcheck.analysis import deviation as dev
+from normcheck.analysis.backward import arriving
 from normcheck.analysis.engine import REFERENCE, beta_of_rows, classify, column, distance, drawn, row_rms
+from normcheck.analysis.parameter_gradients import affine_of
 from normcheck.arithmetic.emulated import Machine
 from normcheck.arithmetic.exact import Exact
 from normcheck.arithmetic.traced import Performed, Traced
 from normcheck.arithmetic.values import Elements, PerRow, Value
 from normcheck.errors import UsageError
+from normcheck.norms.backward import Affine, backward, gradient_machine
 from normcheck.norms.forward import Outputs, Problem, forward
 from normcheck.results import ROW_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from normcheck.analysis.backward import Incoming
     from normcheck.analysis.study import Runner, Study
     from normcheck.results.reproducer import RowState
 
@@ -46,10 +50,27 @@ class Evaluated:
     stored: Problem
     exact: Outputs
     emulated: Outputs
+    gradient: Differentiated | None = None
 
 
-def evaluate(study: Study, runner: Runner, start: int, stop: int) -> Evaluated:
-    """Run one implementation on a block as the engine does, bit for bit, and keep every value."""
+@dataclass(frozen=True, slots=True)
+class Differentiated:
+    """The backward pass of such a block: the gradient that arrives, dx exactly and as emulated.
+
+    aliases: (new, old) values that the backward pass has from the forward pass.
+    """
+
+    raw: Elements
+    exact: Elements
+    emulated: Elements
+    aliases: list[tuple[Value, Value]]
+
+
+def evaluate(study: Study, runner: Runner, start: int, stop: int, incoming: Incoming | None = None) -> Evaluated:
+    """Run one implementation on a block as the engine does, bit for bit, and keep every value.
+
+    incoming: run the backward pass on that gradient too, but for what is summed over rows.
+    """
     g, rows = study.grouping, stop - start
     raw = drawn(study, start, stop)
     loader = Traced(Machine({"load": study.io}, {}, runner.machine.rounding), rows, g.size, start)
@@ -60,7 +81,22 @@ def evaluate(study: Study, runner: Runner, start: int, stop: int) -> Evaluated:
     exact = forward(Exact(rows, g.size), x, given, REFERENCE)
     emulated = forward(machine, x, stored, runner.implementation)
     performed = [*loader.performed, *machine.performed]
-    return Evaluated(study, start, rows, raw, performed, given, stored, exact, emulated)
+    block = Evaluated(study, start, rows, raw, performed, given, stored, exact, emulated)
+    return block if incoming is None else _differentiated(block, runner, x, incoming)
+
+
+def _differentiated(block: Evaluated, runner: Runner, x: Elements, incoming: Incoming) -> Evaluated:
+    """The same block, with the backward pass."""
+    study, rows, n = block.study, block.rows, block.study.grouping.size
+    raw = arriving(study, incoming, block.start, block.start + rows)
+    affine = affine_of(study, always=incoming.affine)
+    if study.grouping.channel_of != "row":
+        affine = Affine(weight=False, bias=False)
+    reference = backward(Exact(rows, n), raw, x, block.exact, block.given, REFERENCE)
+    machine = Traced(gradient_machine(runner.machine), rows, n, block.start)
+    got = backward(machine, raw, x, block.emulated, block.stored, runner.implementation, affine)
+    gradient = Differentiated(raw, reference.x, got.x, machine.aliases)
+    return replace(block, performed=[*block.performed, *machine.performed], gradient=gradient)
 
 
 class Judged(NamedTuple):
@@ -92,13 +128,37 @@ def judge(block: Evaluated) -> Judged:
     return Judged(states, np.where(sums[:, dev.NONFINITE] > 0, np.nan, error), distance(s, s_hat))
 
 
+def judge_gradient(block: Evaluated) -> Judged:
+    """Classify rows of dx as the engine does; `distance` is the share of a row that is flushed."""
+    assert block.gradient is not None  # noqa: S101  # the caller asked for it
+    exact, got, io = block.gradient.exact, block.gradient.emulated, block.study.io
+    sums, ideal, zero = np.zeros((block.rows, dev.COLUMNS)), np.zeros((block.rows, dev.COLUMNS)), np.zeros((1, 1))
+    lost, nonzero = np.zeros(block.rows), np.zeros(block.rows)
+    rms = row_rms(exact, block.study.grouping.size)
+    for index in range(exact.parts):
+        y, computed = exact.part(index), got.part(index)
+        dev.compare(y, computed, zero, rms, io, sums)
+        dev.compare_ideal(y, zero, rms, io, ideal)
+        lost += np.count_nonzero((computed == 0) & (y != 0), axis=1)
+        nonzero += np.count_nonzero(y, axis=1)
+    nonfinite = sums[:, dev.NONFINITE] > 0
+    vanished = (sums[:, dev.OFF_BIAS] == 0) & (ideal[:, dev.OFF_BIAS] > 0)
+    words: list[RowState] = ["nonfinite", "vanished", "finite"]
+    states = [words[place] for place in np.select([nonfinite, vanished], [0, 1], 2).tolist()]
+    with np.errstate(all="ignore"):
+        error = np.sqrt(sums[:, dev.EE] / sums[:, dev.YY])
+    return Judged(states, np.where(nonfinite, np.nan, error), lost / np.maximum(nonzero, 1))
+
+
 def _state(kind: int, flushed: bool) -> RowState:
     if kind:
         return ROW_KINDS[kind - 1]
     return "flushed" if flushed else "finite"
 
 
-def find_worst(study: Study, runner: Runner, score: Callable[[Evaluated], Array]) -> list[tuple[float, int]]:
+def find_worst(
+    study: Study, runner: Runner, score: Callable[[Evaluated], Array], incoming: Incoming | None = None
+) -> list[tuple[float, int]]:
     """Return the highest scores and their rows, the worst first; rows of -inf or NaN do not count.
 
     Raises:
@@ -112,14 +172,18 @@ def find_worst(study: Study, runner: Runner, score: Callable[[Evaluated], Array]
     best: list[tuple[float, int]] = []
     count = max(1, min(MOST_ROWS, MOST_ELEMENTS // size))
     for start, stop in study.blocks():
-        scores = score(evaluate(study, runner, start, stop))
+        scores = score(evaluate(study, runner, start, stop, incoming))
         wanted = np.flatnonzero(scores > -np.inf)
         best = sorted([*best, *((-float(scores[i]), start + int(i)) for i in wanted)])[:count]
     return [(-negated, index) for negated, index in best]
 
 
 def gathered(
-    study: Study, runner: Runner, rows: list[int], take: Callable[[Evaluated, Array], dict[str, Array]]
+    study: Study,
+    runner: Runner,
+    rows: list[int],
+    take: Callable[[Evaluated, Array], dict[str, Array]],
+    incoming: Incoming | None = None,
 ) -> dict[str, Array]:
     """Run the blocks of some rows again and join what `take` takes of each; arrays of one row are alike in all.
 
@@ -130,7 +194,7 @@ def gathered(
     for start, stop in study.blocks():
         here = [row for row in rows if start <= row < stop]
         if here:
-            parts.append(take(evaluate(study, runner, start, stop), np.array(here) - start))
+            parts.append(take(evaluate(study, runner, start, stop, incoming), np.array(here) - start))
             order += here
     back = [order.index(row) for row in rows]
     return {

@@ -7,16 +7,29 @@ implementation's formats with all events.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
-from normcheck.arithmetic.values import Array, Elements, PerRow, Value, product_degree
+from normcheck.arithmetic.values import PART, Array, Elements, PerRow, Value, product_degree
 
 if TYPE_CHECKING:
     from normcheck.arithmetic.elementwise import Operation
+    from normcheck.arithmetic.formats import Format
 
 V = TypeVar("V", bound=Value)
+
+
+class RunningSum(Protocol):
+    """Sums of rows whose terms arrive in parts."""
+
+    def add(self, x: Array) -> None:
+        """Take the next terms of every row, (rows, m)."""
+        ...
+
+    def finish(self) -> Array:
+        """Return the sums, (rows, 1) float64; the means where the order is a mean of means."""
+        ...
 
 
 class Arithmetic(ABC):
@@ -44,6 +57,31 @@ class Arithmetic(ABC):
     def sum(self, step: str, x: Elements, y: Elements | None = None) -> PerRow:
         """Sum of each row (its mean where `yields_mean`); with y, of the products, added unrounded."""
 
+    def form_of(self, step: str) -> Format | None:  # noqa: ARG002  # here in all steps
+        """The format of a step's results; None where nothing is rounded."""
+        return None
+
+    def running_sum(self, step: str, like: Elements, terms: int) -> RunningSum:
+        """An empty sum of `terms` terms of each row, of which `like` says the format and degree.
+
+        Terms come a power of two at a time, but for the last.
+        """
+        raise NotImplementedError
+
+    def _inner(self, step: str, x: Elements, rows: int, length: int) -> PerRow:
+        """Sum of rows that are runs of `length` elements within rows of this block."""
+        raise NotImplementedError
+
+    def sum_runs(self, step: str, x: Elements, runs: int) -> Elements:
+        """Sum (mean where `yields_mean`) of each of `runs` equal runs of elements within every row: (rows, runs)."""
+        length, sums = self.n // runs, []
+        at_once = max(1, PART // length)
+        for first in range(0, runs, at_once):
+            count = min(at_once, runs - first)
+            sums.append(self._inner(step, _runs(x, first, count, length), self.rows * count, length))
+        data = np.concatenate([total.data.reshape(self.rows, -1) for total in sums], axis=1)
+        return Elements.of(data, sums[0].form, sums[0].degree)
+
     @abstractmethod
     def moments(self, mean_step: str, sum_step: str, x: Elements, lanes: int, chunk: int) -> tuple[PerRow, PerRow]:
         """Mean and sum of squared deviations of each row in one pass, by Welford's recurrence.
@@ -59,6 +97,12 @@ class Arithmetic(ABC):
     def load(self, x: Elements) -> Elements:
         """Take the input elements in."""
         return self.convert("load", x)
+
+    def held(self, x: V) -> V:
+        """The same value, kept from another pass: it does not depend on what degrees count in here."""
+        if isinstance(x, PerRow):
+            return PerRow(x.data, x.form, 0)  # type: ignore[return-value]
+        return Elements(lambda index, _: x.part(index), x.parts, x.form, 0, length=x.length)  # type: ignore[return-value]
 
     def convert(self, step: str, x: V) -> V:
         """Round x to the step's format."""
@@ -124,3 +168,23 @@ def _half(degree: int | None) -> int | None:
 def _extreme(choose: np.ufunc, x: Elements) -> Array:
     parts = [choose.reduce(x.part(index), axis=1) for index in range(x.parts)]
     return np.asarray(choose.reduce(np.stack(parts), axis=0), dtype=np.float64).reshape(-1, 1)
+
+
+def _runs(x: Elements, first: int, count: int, length: int) -> Elements:
+    """Runs [first, first + count) of every row as rows of their own; more than one only where they fit into a part."""
+
+    def compute(index: int, _first: bool) -> Array:
+        start, stop = first * length + index * PART, (first + count) * length
+        part = _span(x, start, min(stop, start + PART))
+        return np.ascontiguousarray(part).reshape(len(part) * count, -1)
+
+    return Elements(compute, -(-length // PART), x.form, x.degree)
+
+
+def _span(x: Elements, start: int, stop: int) -> Array:
+    """Elements [start, stop) of every row."""
+    parts = []
+    for index in range(start // PART, -(-stop // PART)):
+        offset = index * PART
+        parts.append(x.part(index)[:, max(start - offset, 0) : stop - offset])
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)

@@ -30,6 +30,8 @@ CODES: dict[Operation, int] = {
     "fma": kernels.FMA,
 }
 _FAST_CODES = frozenset({"copy", "add", "subtract", "multiply", "divide", "absolute"})
+MIXED = frozenset({"add", "subtract", "multiply"})
+"""Operations that the float32 carrier has for operands that are no numbers of the result's format."""
 NOTHING = np.zeros((1, 1))
 _NOTHING32 = np.zeros((1, 1), np.float32)
 _NO_KEY = np.uint64(0)
@@ -74,22 +76,25 @@ def elementwise(
     events: Events,
     *,
     fast: bool,
+    mixed: bool = False,
     key: int = 0,
     absorb: bool = False,
 ) -> Array:
     """Return the rounded operation over (rows, m) arrays; `operands[1:]` may have one row or one column.
 
     `fast`: compute on the float32 carrier, where the first operand is in it. The caller vouches that the operands are
-    numbers of `form`, or that the operation only rounds. Operations, events and flags are added to `events`.
+    numbers of `form`, or that the operation only rounds. `mixed`: the same for one of `MIXED` on numbers of float32, of
+    a format with at least two bits less. Operations, events and flags are added to `events`.
     """
     first = operands[0]
     rows, m = broadcast_shape(operands)
     absorb_code = np.bool_(absorb)
     events.operations += rows * m
-    if fast and operation in _FAST_CODES and first.shape == (rows, m) and first.dtype == np.float32:
+    if (fast or mixed) and operation in _FAST_CODES and first.shape == (rows, m) and first.dtype == np.float32:
         b = operands[1].astype(np.float32, copy=False) if len(operands) > 1 else _NOTHING32
         out = scratch.empty((rows, m), np.float32)
-        kernels.fast_elementwise(
+        kernel = kernels.mixed_elementwise if mixed else kernels.fast_elementwise
+        kernel(
             CODES[operation],
             first,
             b,

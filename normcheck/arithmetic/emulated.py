@@ -11,7 +11,7 @@ import numpy as np
 
 from normcheck.arithmetic import online
 from normcheck.arithmetic.arithmetic import Arithmetic, V
-from normcheck.arithmetic.elementwise import elementwise, mix, require_subnormals
+from normcheck.arithmetic.elementwise import MIXED, elementwise, mix, require_subnormals
 from normcheck.arithmetic.events import Events, no_events
 from normcheck.arithmetic.formats import FLOAT32, Format, holds
 from normcheck.arithmetic.rounding import NEAREST, Rounding, carried_by_float32, general_constants
@@ -21,8 +21,10 @@ from normcheck.arithmetic.values import Array, Elements, PerRow, Value, product_
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from normcheck.arithmetic.arithmetic import RunningSum
     from normcheck.arithmetic.elementwise import Operation
     from normcheck.arithmetic.orders import Order
+    from normcheck.arithmetic.summation import Summation
 
 
 _ROW_STEPS = frozenset({"count", "saved", "running-update", "grad-parameter"})
@@ -117,22 +119,33 @@ class Emulated(Arithmetic):
     def sum(self, step: str, x: Elements, y: Elements | None = None) -> PerRow:
         """Sum of each row in the step's order; with y, of products that enter by fused multiply-add."""
         degree = x.degree if y is None else product_degree(x.degree, y.degree)
-        record, key = self._begin(step, degree)
-        fast = self._fast and _all_in((x,), record.form)
-        n = self.n if x.length is None else x.length
-        total = summation(
-            self.rows,
-            n,
-            self.machine.orders[step],
-            record.form,
-            self.machine.rounding,
-            record.events,
-            fast=fast,
-            key=key << 8,
-        )
+        total = self._summation(step, x, degree, self.n if x.length is None else x.length)
         for index in range(x.parts):
             total.add(x.part(index), None if y is None else y.part(index))
-        return PerRow(total.finish(), record.form, degree)
+        return PerRow(total.finish(), self.machine.formats[step], degree)
+
+    def form_of(self, step: str) -> Format:
+        """The format of a step's results."""
+        return self.machine.formats[step]
+
+    def running_sum(self, step: str, like: Elements, terms: int) -> RunningSum:
+        """An empty sum of each row in the step's order."""
+        return self._summation(step, like, like.degree, terms)
+
+    def _summation(self, step: str, like: Elements, degree: int | None, terms: int) -> Summation:
+        record, key = self._begin(step, degree)
+        fast = self._fast and _all_in((like,), record.form)
+        order, rounding = self.machine.orders[step], self.machine.rounding
+        return summation(self.rows, terms, order, record.form, rounding, record.events, fast=fast, key=key << 8)
+
+    def _inner(self, step: str, x: Elements, rows: int, length: int) -> PerRow:
+        record, _ = self._begin(step, x.degree)
+        inner = Emulated(self.machine, rows, length, self.first_row)
+        inner._operation = self._operation  # random bits go on where they are here
+        total = inner.sum(step, x)
+        self._operation = inner._operation
+        record.events.take(inner.steps[step].events)
+        return total
 
     def moments(self, mean_step: str, sum_step: str, x: Elements, lanes: int, chunk: int) -> tuple[PerRow, PerRow]:
         """Mean and sum of squared deviations by Welford's recurrence, every operation rounded."""
@@ -174,7 +187,7 @@ class Emulated(Arithmetic):
         first_format = record.form if within is None else self.machine.formats[within]
         two = first_format != record.form and holds(first_format, record.form)
 
-        def run(index: int, first: bool, fast: bool) -> Array:
+        def run(index: int, first: bool, fast: bool, mixed: bool) -> Array:
             arrays = tuple(self._array(o, index, first_format) for o in operands)
             events = record.events if first else no_events(self.rows)
             draw = (key << 8) + index
@@ -199,6 +212,7 @@ class Emulated(Arithmetic):
                 self._rounding,
                 events,
                 fast=fast and not two,
+                mixed=mixed and not two,
                 key=draw + 1,
                 absorb=operation == "add",
             )
@@ -208,11 +222,12 @@ class Emulated(Arithmetic):
 
         whole = next((o for o in operands if isinstance(o, Elements)), None)
         if whole is None:
-            return PerRow(run(0, True, False), record.form, degree)
+            return PerRow(run(0, True, False, False), record.form, degree)
         fast = self._fast and (operation in ("copy", "absolute") or _all_in(operands, record.form))
+        mixed = self._fast and not fast and operation in MIXED and _is_mixed(operands, record.form)
 
         def compute(index: int, first: bool) -> Array:
-            out = run(index, first, fast)
+            out = run(index, first, fast, mixed)
             return out if out.dtype == self._dtype else out.astype(self._dtype)
 
         out = Elements(compute, whole.parts, record.form, degree, length=whole.length)
@@ -239,6 +254,15 @@ class Emulated(Arithmetic):
 
 def _all_in(values: tuple[Value, ...], form: Format) -> bool:
     return all(v.form is not None and holds(form, v.form) for v in values)
+
+
+_ODD_BITS = 2
+"""Bits that a number rounded to odd needs beyond those that it is to be rounded to."""
+
+
+def _is_mixed(values: tuple[Value, ...], form: Format) -> bool:
+    """Whether all are numbers of float32, and the format is narrow enough for `kernels.mixed_elementwise`."""
+    return form.precision + _ODD_BITS <= FLOAT32.precision and _all_in(values, FLOAT32)
 
 
 def _largest(x: Array) -> Array:

@@ -56,6 +56,17 @@ class Events:
         """Non-zero terms that left a sum unchanged."""
         return int(self.counts[4])
 
+    def take(self, other: Events) -> None:
+        """Add the events of some of the same operations; rows of the other are equal runs within rows of this one."""
+        self.counts += other.counts
+        self.operations += other.operations
+        self.extremes[0] = max(self.extremes[0], other.extremes[0])
+        self.extremes[1] = min(self.extremes[1], other.extremes[1])
+        self.flags |= np.bitwise_or.reduce(other.flags.reshape(len(self.flags), -1), axis=1)
+        self.cancelled_bits = max(self.cancelled_bits, other.cancelled_bits)
+        if other.lost_mass is not None:
+            self.lose(other.lost_mass)
+
     def lose(self, mass: float) -> None:
         """Take note of a row's lost mass; the worst is kept."""
         self.lost_mass = mass if self.lost_mass is None else max(self.lost_mass, mass)

@@ -12,6 +12,7 @@ from normcheck.arithmetic.elementwise import broadcast_shape
 from normcheck.arithmetic.values import Array, Elements, PerRow, Value, product_degree
 
 if TYPE_CHECKING:
+    from normcheck.arithmetic.arithmetic import RunningSum
     from normcheck.arithmetic.elementwise import Operation
 
 
@@ -34,6 +35,13 @@ class Exact(Arithmetic):
             with np.errstate(all="ignore"):
                 total += np.add.reduce(a, axis=1) if y is None else np.einsum("ij,ij->i", a, y.part(index))
         return PerRow(total.reshape(-1, 1), None, x.degree if y is None else product_degree(x.degree, y.degree))
+
+    def running_sum(self, step: str, like: Elements, terms: int) -> RunningSum:  # noqa: ARG002  # all are alike here
+        """Sums in float64."""
+        return _Running(self.rows)
+
+    def _inner(self, step: str, x: Elements, rows: int, length: int) -> PerRow:
+        return Exact(rows, length).sum(step, x)
 
     def moments(self, mean_step: str, sum_step: str, x: Elements, lanes: int, chunk: int) -> tuple[PerRow, PerRow]:  # noqa: ARG002
         """Mean and sum of squared deviations, in two passes: the same numbers, up to float64's roundoff."""
@@ -59,6 +67,20 @@ class Exact(Arithmetic):
             return _apply(operation, [o.part(index) if isinstance(o, Elements) else o.data for o in operands])
 
         return Elements(compute, whole.parts, None, degree, length=whole.length)
+
+
+class _Running:
+    """Sums of rows whose terms arrive in parts."""
+
+    def __init__(self, rows: int) -> None:
+        self._total = np.zeros(rows)
+
+    def add(self, x: Array) -> None:
+        with np.errstate(all="ignore"):
+            self._total += np.add.reduce(x, axis=1)
+
+    def finish(self) -> Array:
+        return self._total.reshape(-1, 1)
 
 
 _UFUNCS: dict[str, np.ufunc] = {

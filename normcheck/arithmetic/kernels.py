@@ -31,6 +31,7 @@ FLAG_OVERFLOW, FLAG_UNDERFLOW, FLAG_INVALID = 1, 2, 4
 
 _CHUNK = 1024
 _SIGN, _ABS = np.uint32(0x80000000), np.uint32(0x7FFFFFFF)
+_ABS64, _INF64 = np.int64(0x7FFFFFFFFFFFFFFF), np.int64(0x7FF0000000000000)
 _WIDE_RANGE = np.uint32(0x20000000)
 """Bits of 2**-63: where the smallest normal number lies below it, a product may vanish in float32 itself."""
 _INF, _ONE, _NOUGHT, _MOST = np.uint32(0x7F800000), np.uint32(1), np.uint32(0), np.uint32(0xFFFFFFFF)
@@ -210,6 +211,102 @@ def fast_elementwise(
             if absorb:
                 counts[ABSORBED] += _fast_absorbed(ac, bc, scalar, v, oc)
     _merge_extremes(largest, least, extremes)
+
+
+@jit
+def _exact_operate(op: Any, a: Any, b: Any, scalar: Any, v: Any, wide: Any) -> None:
+    """Write a op b, for float32 numbers, as float64: products are exact, sums that are not are rounded to odd."""
+    if op == MULTIPLY:
+        for j in range(a.size):
+            wide[j] = np.float64(a[j]) * np.float64(v if scalar else b[j])
+        return
+    bits = wide.view(np.int64)
+    for j in range(a.size):
+        x, other = np.float64(a[j]), np.float64(v if scalar else b[j])
+        y = other if op == ADD else -other
+        s = x + y
+        t = s - x
+        e = (x - (s - t)) + (y - t)
+        w = np.float64(s).view(np.int64)
+        step = np.int64(1) if (e > 0.0) == (s > 0.0) else np.int64(-1)
+        moves = (abs(e) > 0.0) & ((w & np.int64(1)) == np.int64(0))
+        bits[j] = w + step if moves else w
+
+
+@jit
+def _to_odd(wide: Any, u: Any) -> None:
+    """Round float64 to odd in float32, as bits: two bits less are then had without double rounding."""
+    for j in range(wide.size):
+        x = wide[j]
+        f = np.float32(x)
+        d = x - np.float64(f)
+        w = f.view(np.uint32)
+        step = _ONE if (d > 0.0) == (x > 0.0) else _MOST
+        moves = (abs(d) > 0.0) & (abs(d) < np.inf) & (np.uint32(w & _ONE) == _NOUGHT)
+        u[j] = np.uint32(w + step) if moves else w
+
+
+@jit
+def _wide_extremes(wide: Any, extremes: Any) -> None:
+    """Update the largest, and the smallest non-zero, magnitude of a step; NaN counts for neither."""
+    bits, infinite, largest, least = wide.view(np.int64), _INF64, np.int64(0), _INF64
+    for j in range(bits.size):
+        size = np.int64(bits[j] & _ABS64)
+        number = size if size <= infinite else np.int64(0)
+        largest = number if number > largest else largest
+        present = size if size > np.int64(0) else infinite
+        least = present if present < least else least
+    extremes[0] = max(extremes[0], np.int64(largest).view(np.float64))
+    extremes[1] = min(extremes[1], np.int64(least).view(np.float64))
+
+
+@jit
+def mixed_elementwise(
+    op: Any, a: Any, b: Any, out: Any, k: Any, counts: Any, extremes: Any, flags: Any, absorb: Any
+) -> None:
+    """out = round(a op b) for float32 numbers that are none of the format; + - x alone.
+
+    As `fast_elementwise`, for formats with at least two bits less than float32: computed in float64, rounded to odd
+    in float32, and from there to the format, which is one rounding of the exact result (Boldo and Melquiond 2008).
+    """
+    rows, m = a.shape
+    k = _constants(k)
+    scalar = b.shape[1] == 1 and m != 1
+    one_row = b.shape[0] == 1
+    limit = np.uint32(k[4]).view(np.float32)
+    safe_least = np.uint32(k[6] - _ONE)
+    wide = np.empty(min(m, _CHUNK), np.float64)
+    for i in range(rows):
+        ib = 0 if one_row else i
+        v = b[ib, 0]
+        for start in range(0, m, _CHUNK):
+            stop = min(m, start + _CHUNK)
+            ac, oc, wc = a[i, start:stop], out[i, start:stop], wide[: stop - start]
+            bc = b[ib, :1] if scalar else b[ib, start:stop]
+            u = oc.view(np.uint32)
+            _exact_operate(op, ac, bc, scalar, v, wc)
+            _to_odd(wc, u)
+            _wide_extremes(wc, extremes)
+            big, small = _fast_extremes(u)
+            if small < safe_least:
+                zeros, subnormal = _fast_small(u, k)
+                counts[UNDERFLOW] += zeros
+                counts[SUBNORMAL] += subnormal
+                if zeros:
+                    flags[i] |= FLAG_UNDERFLOW
+            if big >= k[4]:
+                over, invalid, _ = _fast_large(op, ac, bc, scalar, v, oc, limit)
+                counts[OVERFLOW] += over
+                counts[INVALID] += invalid
+                if over:
+                    flags[i] |= FLAG_OVERFLOW
+                if invalid:
+                    flags[i] |= FLAG_INVALID
+            for j in range(u.size):
+                w = u[j]
+                u[j] = np.uint32(_fast_round(np.uint32(w & _ABS), k) | np.uint32(w & _SIGN))
+            if absorb:
+                counts[ABSORBED] += _fast_absorbed(ac, bc, scalar, v, oc)
 
 
 @jit

@@ -57,8 +57,11 @@ class Rounding:
 
 NEAREST = Rounding()
 
+_REMEMBERED = 1 << 10
+"""Formats and roundings whose constants are kept: training under stochastic rounding has a seed for every call."""
 
-@functools.cache
+
+@functools.lru_cache(maxsize=_REMEMBERED)
 def carried_by_float32(form: Format, rounding: Rounding = NEAREST) -> bool:
     """Whether computing in float32 and rounding once more to `form` equals a single rounding of the exact result.
 
@@ -81,7 +84,7 @@ def overflow_result(form: Format, policy: OverflowPolicy) -> float:
     return float("inf") if policy == "ieee" and form.infinities else float("nan")
 
 
-@functools.cache
+@functools.lru_cache(maxsize=_REMEMBERED)
 def fast_constants(form: Format, rounding: Rounding) -> NDArray[np.uint32]:
     """Constants of the float32-carried kernels, as bits: see `kernels.FAST`.
 
@@ -128,7 +131,7 @@ def _last_below(value: float) -> int:
 MODE_CODES: dict[Mode, int] = {mode: code for code, mode in enumerate(MODES)}
 
 
-@functools.cache
+@functools.lru_cache(maxsize=_REMEMBERED)
 def general_constants(form: Format, rounding: Rounding) -> NDArray[np.float64]:
     """Constants of the float64-carried kernels: see `kernels.GENERAL`.
 

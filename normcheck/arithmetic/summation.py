@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from normcheck.arithmetic import kernels, sums
+from normcheck.arithmetic.blocks import block_levels
 from normcheck.arithmetic.elementwise import NOTHING, Operation, elementwise, mix
 from normcheck.arithmetic.events import Events, no_events
 from normcheck.arithmetic.rounding import Rounding, fast_constants, general_constants
@@ -72,16 +73,8 @@ class Summation:
             operation, operands, self.form, self.rounding, flat, fast=self.fast, key=self.key, absorb=absorb
         )
         if flat is not self.events:
-            self._merge(flat)
+            self.events.take(flat)
         return out
-
-    def _merge(self, other: Events) -> None:
-        mine = self.events
-        mine.counts += other.counts
-        mine.operations += other.operations
-        mine.extremes[0] = max(mine.extremes[0], other.extremes[0])
-        mine.extremes[1] = min(mine.extremes[1], other.extremes[1])
-        mine.flags |= np.bitwise_or.reduce(other.flags.reshape(self.rows, -1), axis=1)
 
     def _weigh(self, x: Array) -> None:
         sums.weigh(x, self.exact, self.mass)
@@ -105,7 +98,7 @@ class Summation:
             self.key = first_key
             return self._fold(x)
         trial.flags = np.zeros(self.rows, np.uint8)
-        self._merge(trial)
+        self.events.take(trial)
         return turned.reshape(blocks, 1)
 
     def _fold(self, x: Array) -> Array:
@@ -235,7 +228,8 @@ class _Blocks(_Pairwise):
     """Mean of means. A level's blocks are equal where a divisor allows it, else nearly equal and weighted."""
 
     def _start(self) -> None:
-        self.block_sizes = block_sizes(self.n, self.order.width)
+        self.levels = block_levels(self.n, self.order.width)
+        self.block_sizes, _ = next(self.levels)
         self.means: list[Array] = []
         self.rest = np.empty((self.rows, 0), self._dtype)
         self.done = 0
@@ -270,14 +264,9 @@ class _Blocks(_Pairwise):
         return np.ascontiguousarray(np.concatenate(parts, axis=1))
 
     def _result(self) -> Array:
-        x, elements = np.concatenate(self.means, axis=1), self.block_sizes.astype(np.float64)
-        while x.shape[1] > 1:
-            sizes = block_sizes(x.shape[1], self.order.width)
-            edges = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-            totals = np.add.reduceat(elements, edges)
-            equal = bool(np.all(elements == elements[0])) and bool(np.all(sizes == sizes[0]))
-            weights = None if equal else self._weights(elements / np.repeat(totals, sizes))
-            x, elements = self._block_means(x, sizes, weights), totals
+        x = np.concatenate(self.means, axis=1)
+        for sizes, shares in self.levels:
+            x = self._block_means(x, sizes, None if shares is None else self._weights(shares))
         return x
 
     def _weights(self, exact: NDArray[np.float64]) -> Array:
@@ -320,14 +309,3 @@ def summation(
 ) -> Summation:
     """Return an empty sum of `rows` rows of `n` terms each."""
     return _KINDS[order.kind](rows, n, order, form, rounding, events, fast=fast, key=key)
-
-
-def block_sizes(n: int, largest: int) -> NDArray[np.int64]:
-    """Return the sizes of the blocks that n elements are cut into.
-
-    Equal where a divisor of n allows it with at most twice as many blocks as needed; else nearly equal, larger first.
-    """
-    fewest = -(-n // largest)
-    count = next((c for c in range(fewest, min(2 * fewest, n - 1) + 1) if n % c == 0), fewest)
-    small, larger = divmod(n, count)
-    return np.repeat(np.array([small + 1, small], np.int64), [larger, count - larger])

@@ -9,6 +9,7 @@ from normcheck.arithmetic.emulated import Emulated
 from normcheck.arithmetic.formats import holds
 
 if TYPE_CHECKING:
+    from normcheck.arithmetic.arithmetic import V
     from normcheck.arithmetic.elementwise import Operation
     from normcheck.arithmetic.emulated import Machine
     from normcheck.arithmetic.formats import Format
@@ -36,11 +37,23 @@ class Performed:
 
 
 class Traced(Emulated):
-    """`Emulated`, bit for bit, that keeps in `performed` what it did; a conversion that changes nothing is not kept."""
+    """`Emulated`, bit for bit, that keeps in `performed` what it did; a conversion that changes nothing is not kept.
+
+    Attributes:
+        performed: the operations, in their order.
+        aliases: (new, old) values that are the same, kept from another pass.
+    """
 
     def __init__(self, machine: Machine, rows: int, n: int, first_row: int = 0) -> None:
         super().__init__(machine, rows, n, first_row)
         self.performed: list[Performed] = []
+        self.aliases: list[tuple[Value, Value]] = []
+
+    def held(self, x: V) -> V:
+        """The same value, kept from another pass."""
+        out = super().held(x)
+        self.aliases.append((out, x))
+        return out
 
     def constant(self, step: str, value: float) -> PerRow:
         """The number rounded to the step's format."""

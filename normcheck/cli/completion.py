@@ -63,6 +63,13 @@ def distributions() -> Words:
     return [(row.name, row.title) for row in DISTRIBUTIONS.values()]
 
 
+def experiments() -> Words:
+    """Experiments on the paper's claims."""
+    from normcheck.paper.experiments import EXPERIMENTS
+
+    return [(row.name, row.title) for row in EXPERIMENTS.values()]
+
+
 def selectors(incomplete: str) -> Words:
     """Codes of rules."""
     return _listed(incomplete, [("ALL", "all rules"), *_rules()])

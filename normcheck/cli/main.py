@@ -10,6 +10,7 @@ import typer
 
 from normcheck.cli.analyze import analyze
 from normcheck.cli.configured import Configured
+from normcheck.cli.convert import convert
 from normcheck.cli.diff import diff
 from normcheck.cli.distributions import distributions
 from normcheck.cli.exit_codes import ExitCode
@@ -17,10 +18,12 @@ from normcheck.cli.formats import formats
 from normcheck.cli.implementations import implementations
 from normcheck.cli.norms import norms
 from normcheck.cli.options import Debug
+from normcheck.cli.reproduce import reproduce
 from normcheck.cli.rules import rules
 from normcheck.cli.schema import schema
 from normcheck.cli.simulate import simulate
 from normcheck.cli.terminal import say
+from normcheck.cli.track import track
 from normcheck.errors import NormcheckError, UnreadableError
 
 if TYPE_CHECKING:
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 app = typer.Typer(name="normcheck", pretty_exceptions_enable=False)
 for _run in (analyze, simulate):
     app.command(cls=Configured)(_run)
-for _command in (diff, formats, norms, implementations, distributions, rules, schema):
+for _command in (convert, diff, formats, norms, implementations, distributions, rules, schema, reproduce, track):
     app.command()(_command)
 
 _TyperError = typer.BadParameter.__mro__[2]

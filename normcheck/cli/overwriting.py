@@ -11,7 +11,7 @@ from normcheck.cli.files import descriptor_of
 from normcheck.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 _HEAD = 1000
 """Bytes that tell what a file is."""
@@ -49,6 +49,21 @@ def check_replaceable(output: str, path: str, inputs: Iterable[str | None]) -> N
         raise UsageError(
             f"--{output} {path}: it exists and is no {output} report: give another path, or delete it first"
         )
+
+
+def check_new(option: str, path: str, inputs: Sequence[str | None], *, overwrite: bool) -> None:
+    """Make sure that a file takes the place of none, unless asked; `inputs` are what the run reads, asked or not.
+
+    Raises:
+        UsageError: it would; the message says what to do.
+    """
+    if any(_is_same(path, source) for source in inputs if source):
+        raise UsageError(f"{option} {path}: this run reads that file: give another path, or it would be lost")
+    above = Path(os.path.realpath(path)).parents
+    if (within := next((s for s in inputs if s and Path(os.path.realpath(s)) in above), None)) is not None:
+        raise UsageError(f"{option} {path}: this run reads the folder {within}: give a path outside of it")
+    if not overwrite and descriptor_of(path) is None and os.path.lexists(path):
+        raise UsageError(f"{option} {path}: it exists: give another path, or --overwrite")
 
 
 def _head(path: str) -> bytes:

@@ -25,6 +25,9 @@ from normcheck.nn.batch import (
 )
 from normcheck.nn.bounded_weight_norm import BoundedWeightNorm, bounded_weight_norm
 from normcheck.nn.by_sample import GroupNorm, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, LayerNorm, RMSNorm
+from normcheck.nn.convert import convert
+from normcheck.nn.convert_changes import conversion_of
+from normcheck.nn.emulated import EmulatedPrecision
 from normcheck.nn.mean_only import MeanOnlyBatchNorm1d, MeanOnlyBatchNorm2d, MeanOnlyBatchNorm3d
 
 __all__ = [
@@ -32,6 +35,7 @@ __all__ = [
     "BatchNorm2d",
     "BatchNorm3d",
     "BoundedWeightNorm",
+    "EmulatedPrecision",
     "GroupNorm",
     "InstanceNorm1d",
     "InstanceNorm2d",
@@ -54,4 +58,6 @@ __all__ = [
     "TopKBatchNorm2d",
     "TopKBatchNorm3d",
     "bounded_weight_norm",
+    "conversion_of",
+    "convert",
 ]

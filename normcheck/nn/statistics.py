@@ -44,7 +44,7 @@ class Statistic:
 
     estimate: from c as (outer, groups, inner) and k to the estimate as (1, groups, 1) and the places, as (groups, m),
     of the elements in each group that decide it; no places where all do.
-    pulled: from g, y, t = C * sum(g * y) and places to h = g - t * p.
+    pulled: from g, y, t = C * sum(g * y) and places to h = g - t * p, in memory of its own.
     of_n: whether the constant depends on the number of elements.
     """
 
@@ -60,7 +60,7 @@ def _absolute_mean(c: torch.Tensor, k: int) -> tuple[torch.Tensor, None]:  # noq
 def _pulled_by_signs(g: torch.Tensor, y: torch.Tensor, t: torch.Tensor, places: None) -> torch.Tensor:  # noqa: ARG001
     """p = sgn(c) / n, and sgn(c) = sgn(y)."""
     n = y.shape[0] * y.shape[2]
-    return g - y.sign() * (t / n)
+    return y.sign().mul_(-t / n).add_(g)
 
 
 def _mean_of_largest(c: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -159,9 +159,10 @@ def with_given(
 
 def affine(y: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None) -> torch.Tensor:
     """Return y * weight + bias in the type of y."""
-    if weight is not None:
-        y = y * weight.to(y.dtype)
-    return y if bias is None else y + bias.to(y.dtype)
+    if weight is None:
+        return y if bias is None else y + bias.to(y.dtype)
+    out = y * weight.to(y.dtype)
+    return out if bias is None else out.add_(bias.to(y.dtype))
 
 
 def computing_type(x: torch.Tensor) -> torch.dtype:
@@ -203,7 +204,7 @@ class _Normalize(torch.autograd.Function):
         estimate, places = STATISTICS[statistic].estimate(c, k)
         estimate = estimate * scale
         s = estimate + eps
-        y = (c / s).reshape(x.shape)
+        y = (c.div_(s) if centred else c / s).reshape(x.shape)
         out = affine(y, weight, bias).to(x.dtype)
         ctx.save_for_backward(y.to(x.dtype), s, weight, places)
         ctx.rows, ctx.statistic, ctx.scale, ctx.centred = rows, statistic, scale, centred
@@ -217,18 +218,27 @@ class _Normalize(torch.autograd.Function):
         y, s, weight, places = ctx.saved_tensors
         wide, y = grad.to(s.dtype), y.to(s.dtype)
         d_weight = d_bias = dx = None
+        product, gamma = wide * y, None if weight is None else weight.to(wide.dtype)
         if ctx.needs_input_grad[1]:
-            d_weight = (wide * y).sum_to_size(weight.shape).to(weight.dtype)
+            d_weight = product.sum_to_size(weight.shape).to(weight.dtype)
         if ctx.needs_input_grad[2]:
             d_bias = wide.sum_to_size(ctx.bias[0]).to(ctx.bias[1])
         if ctx.needs_input_grad[0]:
-            g = (wide if weight is None else wide * weight.to(wide.dtype)).reshape(ctx.rows)
-            y = y.reshape(ctx.rows)
-            t = (g * y).sum(_OVER, keepdim=True) * ctx.scale
+            g, y = (wide if gamma is None else wide * gamma).reshape(ctx.rows), y.reshape(ctx.rows)
+            t = _dot(product, gamma, ctx.rows) * ctx.scale
             h = STATISTICS[ctx.statistic].pulled(g, y, t, places)
-            h = h - h.mean(_OVER, keepdim=True) if ctx.centred else h
-            dx = (h / s).reshape(grad.shape).to(grad.dtype)
+            h = h.sub_(h.mean(_OVER, keepdim=True)) if ctx.centred else h
+            dx = h.div_(s).reshape(grad.shape).to(grad.dtype)
         return dx, d_weight, d_bias, *(None,) * 6
+
+
+def _dot(product: torch.Tensor, gamma: torch.Tensor | None, rows: Rows) -> torch.Tensor:
+    """Sum over each group of g * y = gamma * `product`, which is overwritten where gamma varies within groups."""
+    if gamma is None:
+        return product.reshape(rows).sum(_OVER, keepdim=True)
+    if rows[0] > 1:  # groups over several runs of memory are channels: gamma has one number for each
+        return product.reshape(rows).sum(_OVER, keepdim=True) * gamma.reshape(1, -1, 1)
+    return product.mul_(gamma).reshape(rows).sum(_OVER, keepdim=True)
 
 
 def _as_matrix(c: torch.Tensor) -> torch.Tensor:

@@ -20,20 +20,22 @@ Weight norms divide by a sum and not by a mean: C = 1 and k = 1 for all of them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from normcheck.arithmetic.emulated import Machine
 from normcheck.arithmetic.values import PART, Array, Elements, PerRow, Value
 from normcheck.norms.variance import mean_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from normcheck.arithmetic.arithmetic import Arithmetic
+    from normcheck.arithmetic.emulated import Machine
     from normcheck.norms.forward import Outputs, Problem
     from normcheck.norms.implementations import Implementation
+
+T = TypeVar("T")
 
 FOLLOWS: dict[str, str] = {
     "grad-load": "load",
@@ -61,22 +63,44 @@ FOLLOWS: dict[str, str] = {
 
 def gradient_machine(machine: Machine) -> Machine:
     """The machine of a forward pass, with the steps of the backward pass as well."""
-    formats = {**machine.formats, **{step: machine.formats[like] for step, like in FOLLOWS.items()}}
-    sums = {step: machine.orders[like] for step, like in FOLLOWS.items() if like in machine.orders}
-    return Machine(formats, {**machine.orders, **sums}, machine.rounding)
+    from normcheck.arithmetic.emulated import Machine  # noqa: PLC0415  # counting the steps needs no numba
+
+    return Machine(with_gradient_steps(machine.formats), with_gradient_steps(machine.orders), machine.rounding)
+
+
+def with_gradient_steps(forward_steps: Mapping[str, T]) -> dict[str, T]:
+    """What each forward step has (its format; its order, where it sums), and each step of the backward pass by it."""
+    follow = {step: forward_steps[like] for step, like in FOLLOWS.items() if like in forward_steps}
+    return {**forward_steps, **follow}
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """Which gradients of gamma and beta are wanted, whether or not the norm has these: without, they are 1 and 0.
+
+    channels: of one row, each with a run of its elements and a gamma and beta of its own (group norms).
+    """
+
+    weight: bool
+    bias: bool
+    channels: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Gradients:
-    """What a backward pass leaves: dL/dx, and those of gamma and beta where each belongs to one row.
+    """What a backward pass leaves: dL/dx, and what there is of those of gamma and beta.
 
-    weight, bias: batch norms' and weight norms' own; None without the parameter, and where rows share one (layer,
-    instance and group norms, whose sums go across rows).
+    weight, bias: batch norms' and weight norms' own, one a row; None without the parameter, and where rows share one.
+    weight_terms, bias_terms: what each row adds to parameters that rows share, which `SharedGradient` adds up: of layer
+    norms (rows, n), its elements; of instance and group norms (rows, channels), the sums over each channel's elements.
+    None where that was not asked for.
     """
 
     x: Elements
     weight: PerRow | None
     bias: PerRow | None
+    weight_terms: Elements | None = None
+    bias_terms: Elements | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +113,13 @@ class _Saved:
 
 
 def backward(
-    a: Arithmetic, gradient: Elements, x: Elements, outputs: Outputs, problem: Problem, how: Implementation
+    a: Arithmetic,
+    gradient: Elements,
+    x: Elements,
+    outputs: Outputs,
+    problem: Problem,
+    how: Implementation,
+    affine: Affine | None = None,
 ) -> Gradients:
     """Run the backward pass of a norm on one block of rows under an arithmetic.
 
@@ -101,6 +131,8 @@ def backward(
             are computed from them and x again, as (x - mean) * (1/s) whatever the form of the forward pass; signs and
             places of the largest elements are those of that c, the first of equal ones.
         problem, how: as in the forward pass.
+        affine: which gradients of gamma and beta are wanted; without, those that belong to one row each (batch and
+            weight norms) and whose parameter the norm has.
 
     What is held from the forward pass has degree 0. NaN and infinities in a row of g or x spread through its sums to
     the whole row. A row whose 1/s is 0 has dx = 0; one whose s is 0 has NaN or infinities.
@@ -109,32 +141,31 @@ def backward(
     saved, weight = _saved(a, outputs, how), problem.weight
     fixed = problem.running_statistic is not None and problem.momentum is None
     owns = problem.norm.where in ("batch", "weight")
-    c, y = _recomputed(a, _held(x), saved) if not fixed or (owns and weight is not None) else (None, None)
+    wanted = affine or Affine(owns and weight is not None, owns and problem.bias is not None)
+    c, y = _recomputed(a, a.held(x), saved) if not fixed or wanted.weight else (None, None)
     if weight is not None:
         g = a.multiply("grad-gain", g, _gain(a, weight, problem, how))
     if not fixed and c is not None and y is not None:
         g = _projected(a, g, c, y, problem, how)
     dx = a.convert("grad-store", _over(a, "grad-normalize", g, saved))
-    of_weight = of_bias = None
-    if owns and weight is not None and y is not None:
-        of_weight = _summed(a, "grad-weight", a.multiply("grad-product", given, y))
-    if owns and problem.bias is not None:
-        of_bias = _summed(a, "grad-bias", given)
-    return Gradients(dx, of_weight, of_bias)
-
-
-def _held(value: Elements) -> Elements:
-    return Elements(lambda index, _: value.part(index), value.parts, value.form, 0, length=value.length)
+    terms = a.multiply("grad-product", given, y) if wanted.weight and y is not None else None
+    given_if_wanted = given if wanted.bias else None
+    if owns:
+        return Gradients(dx, _summed(a, "grad-weight", terms), _summed(a, "grad-bias", given_if_wanted))
+    if problem.norm.where != "layer":
+        terms = _by_channel(a, "grad-weight", terms, wanted.channels)
+        given_if_wanted = _by_channel(a, "grad-bias", given_if_wanted, wanted.channels)
+    return Gradients(dx, None, None, terms, given_if_wanted)
 
 
 def _saved(a: Arithmetic, outputs: Outputs, how: Implementation) -> _Saved:
     def kept(value: PerRow | None) -> PerRow | None:
         if value is None:
             return None
-        held = PerRow(value.data, value.form, 0)
+        held = a.held(value)
         return held if how.saved is None else a.convert("saved", held)
 
-    return _Saved(kept(outputs.mean), PerRow(outputs.s.data, outputs.s.form, 0), kept(outputs.reciprocal))
+    return _Saved(kept(outputs.mean), a.held(outputs.s), kept(outputs.reciprocal))
 
 
 def _over(a: Arithmetic, step: str, x: Elements, saved: _Saved) -> Elements:
@@ -190,11 +221,26 @@ def _dot(a: Arithmetic, g: Elements, y: Elements, terms: int, how: Implementatio
     return a.convert("grad-dot", total)
 
 
-def _summed(a: Arithmetic, step: str, x: Elements) -> PerRow:
-    """The sum of each row, as it is stored for the optimizer; of a mean of means, that times n."""
-    total = a.sum(step, x)
+def _by_channel(a: Arithmetic, step: str, x: Elements | None, channels: int) -> Elements | None:
+    return None if x is None else a.sum_runs(step, x, channels)
+
+
+def _summed(a: Arithmetic, step: str, x: Elements | None) -> PerRow | None:
+    """The sum of each row, as it is stored for the optimizer."""
+    return None if x is None else as_parameter(a, step, a.sum(step, x))
+
+
+def as_parameter(a: Arithmetic, step: str, total: PerRow) -> PerRow:
+    """A sum of n terms in the format of the parameters; of a mean of means, that times n.
+
+    An n beyond the format of `count` is taken as n / 2^e and then 2^e, e half of n's bits: only the sum may overflow.
+    """
     if a.yields_mean(step):
-        total = a.multiply("count", total, a.constant("count", float(a.n)))
+        form, count = a.form_of("count"), float(a.n)
+        if form is not None and count > form.max_finite:
+            power = 2.0 ** (a.n.bit_length() // 2)
+            total, count = a.multiply("count", total, a.constant("count", count / power)), power
+        total = a.multiply("count", total, a.constant("count", count))
     return a.convert("grad-parameter", total)
 
 

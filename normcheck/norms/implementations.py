@@ -136,15 +136,22 @@ class Implementation:
             return param
         return format_named(role)
 
-    def machine(self, io: Format, param: Format, rounding: Rounding, order: Order | None = None) -> Machine:
-        """Resolve every step's format, and the orders of its sums, for a run; `order` overrides the row's own."""
+    def formats(self, io: Format, param: Format) -> dict[str, Format]:
+        """Resolve every step's format for a run."""
         formats = {step: self.format_of(getattr(self, role), io, param) for step, role in STEP_ROLES.items()}
         formats["cast"] = self.format_of(self.normalized or "io", io, param)
         formats["saved"] = self.format_of(self.saved or "io", io, param)
+        return formats
+
+    def orders(self, order: Order | None = None) -> dict[str, Order]:
+        """Return the orders of the sums; `order` overrides the row's own."""
+        return {"sum": order or self.order, "sum-mean": order or self.mean_order or self.order}
+
+    def machine(self, io: Format, param: Format, rounding: Rounding, order: Order | None = None) -> Machine:
+        """Resolve every step's format, and the orders of its sums, for a run; `order` overrides the row's own."""
         from normcheck.arithmetic.emulated import Machine  # noqa: PLC0415  # the table itself needs no numba
 
-        own = order or self.order
-        return Machine(formats, {"sum": own, "sum-mean": order or self.mean_order or self.order}, rounding)
+        return Machine(self.formats(io, param), self.orders(order), rounding)
 
     def defines(self, norm: Norm) -> bool:
         """Whether this kernel computes that norm at all."""

@@ -8,15 +8,17 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from normcheck.render import gradients
+from normcheck.render.gradients import common, error_size, tally_sum
 from normcheck.render.layout import inline
 from normcheck.render.places import Shown, badness, concerns, distinct, plural, room
-from normcheck.results import ROW_KINDS, Headroom, Result, Rows, Tally
+from normcheck.results import ROW_KINDS, Headroom, Result, Rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
-    from normcheck.results import Deviation, Finding
+    from normcheck.results import Finding
 
 _FEW, _SHORT = 3, 64
 """So many names, and so many characters of them, are a short list."""
@@ -78,7 +80,7 @@ def folded(results: Iterable[Result], findings: Iterable[Finding], names: Names)
     """Return the results with those folded into one that behave the same, the worst first.
 
     Layers behave the same whose norm, precision, implementation, mode and verdict are equal, on which the same rules
-    fired as errors or warnings, and whose bad rows are of the same classes.
+    fired as errors or warnings, and whose bad rows are of the same classes, also of the gradient.
     """
     about: dict[str | None, list[Finding]] = defaultdict(list)
     for finding in findings:
@@ -94,7 +96,10 @@ def folded(results: Iterable[Result], findings: Iterable[Finding], names: Names)
 
 def _behaviour(result: Result) -> tuple[Any, ...]:
     classes = tuple(bool(getattr(result.rows, name)) for name in ROW_KINDS)
-    return result.norm, result.precision, result.implementation, result.mode, result.params, result.verdict, classes
+    gradient = result.backward
+    lost = None if gradient is None else (bool(gradient.rows.nonfinite), bool(gradient.rows.vanished))
+    made = (result.norm, result.precision, result.implementation, result.mode, result.params)
+    return *made, result.verdict, classes, lost
 
 
 def merged(results: Sequence[Result]) -> Result:
@@ -105,14 +110,15 @@ def merged(results: Sequence[Result]) -> Result:
     worst = _first(results, badness)
     if len(results) == 1:
         return worst
+    passes = [result.backward for result in results if result.backward is not None]
     above, below = _first(results, room).headroom, _first(results, _room_below).headroom
     return replace(
         worst,
         rows=Rows(**{name: sum(getattr(r.rows, name) for r in results) for name in Rows.__slots__}),
-        overflow=_sum(r.overflow for r in results),
-        underflow=_sum(r.underflow for r in results),
-        invalid=_sum(r.invalid for r in results),
-        absorbed=_sum(r.absorbed for r in results),
+        overflow=tally_sum(r.overflow for r in results),
+        underflow=tally_sum(r.underflow for r in results),
+        invalid=tally_sum(r.invalid for r in results),
+        absorbed=tally_sum(r.absorbed for r in results),
         deviation=_furthest(results).deviation,
         headroom=Headroom(
             overflow_bits=above.overflow_bits,
@@ -120,8 +126,9 @@ def merged(results: Sequence[Result]) -> Result:
             underflow_bits=below.underflow_bits,
             underflow_step=below.underflow_step,
         ),
-        safe_scale=_common([r.safe_scale for r in results]),
+        safe_scale=common([r.safe_scale for r in results]),
         safe_magnitude=_least([r.safe_magnitude for r in results]),
+        backward=gradients.merged(passes) if passes else None,
     )
 
 
@@ -156,29 +163,9 @@ def _first(results: Sequence[Result], key: Callable[[Result], Any]) -> Result:
 
 
 def _furthest(results: Sequence[Result]) -> Result:
-    return _first(results, lambda result: -_size(result.deviation))
-
-
-def _size(deviation: Deviation) -> float:
-    """Return what orders deviations: NaN is the largest, none at all (no finite row) the least."""
-    size = deviation.relative_rms
-    return -math.inf if size is None else math.inf if math.isnan(size) else size
+    return _first(results, lambda result: -error_size(result.deviation.relative_rms))
 
 
 def _room_below(result: Result) -> float:
     bits = result.headroom.underflow_bits
     return math.inf if bits is None else -math.inf if math.isnan(bits) else bits
-
-
-def _sum(tallies: Iterable[Tally]) -> Tally:
-    every = list(tallies)
-    rows = [tally.rows for tally in every if tally.rows is not None]
-    total = sum(rows) if len(rows) == len(every) else None
-    return Tally(count=sum(tally.count for tally in every), of=sum(tally.of for tally in every), rows=total)
-
-
-def _common(intervals: Sequence[tuple[float, float] | None]) -> tuple[float, float] | None:
-    """Return the factors that are safe for all; None where there are none."""
-    known = [interval for interval in intervals if interval is not None]
-    low, high = max((i[0] for i in known), default=0.0), min((i[1] for i in known), default=0.0)
-    return (low, high) if len(known) == len(intervals) and low <= high else None

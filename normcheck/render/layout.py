@@ -32,6 +32,9 @@ STYLES = {
     "note": "cyan",
     "unreadable": "bold red",
     "worse": "bold red",
+    "reproduced": "green",
+    "not reproduced": "bold red",
+    "not comparable at this size": "yellow",
 }
 """Colours of the words that judge. The word is always printed: no meaning is in the colour alone."""
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from normcheck.render.groups import Group
-    from normcheck.results import Advice, Change, Comparison, Report, Result
+    from normcheck.results import Advice, Change, Comparison, Report
 
 LIMIT = 1024 * 1024
 """Bytes that GitHub takes as the summary of a step."""
@@ -206,15 +206,16 @@ def _results(report: Report) -> Iterator[str]:
         yield "\n### Results\n\n"
         titles = [column.title.replace("\n", " ") for column in columns]
         yield from _table(titles, [[column.cell(item) for column in columns] for item in shown])
-    yield from _gradients([item.result for item in shown])
+    yield from _gradients(shown)
     beside = sum(not result.asked for result in report.results)
     if beside:
         yield f"\nNot shown: {beside} results of the view that nobody asked for, whose findings are notes.\n"
 
 
-def _gradients(results: Sequence[Result]) -> Iterator[str]:
+def _gradients(shown: Sequence[Shown]) -> Iterator[str]:
     """Yield the backward passes of those results that have one."""
-    items, columns = gradients.items_of(results), gradients.LAYOUTS[0].columns
+    items = gradients.items_of(shown)
     if items:
-        yield f"\n### Backward\n\n{prose('; '.join(gradients.premise(items)))}\n\n"
+        columns = gradients.layouts(items)[0].columns
+        yield f"\n### Backward\n\n{prose('; '.join(gradients.premise([item.backward for item in items])))}\n\n"
         yield from _table([column.title for column in columns], [[c.cell(item) for c in columns] for item in items])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from normcheck.render import changes, layer_facts, layer_findings, premise
+from normcheck.render import changes, gradients, layer_facts, layer_findings, premise
 from normcheck.render.cells import layouts_of_layers
 from normcheck.render.findings import left_out
 from normcheck.render.folding import Names, folded
@@ -54,6 +54,7 @@ def _rows(shown: list[Shown], names: Names, width: int, top: int | None) -> list
     return [
         table(rows, layouts_of_layers(shown), width=width),
         _hidden(hidden, len(shown), width) if hidden else [],
+        gradients.section(rows, width),
         paragraph(_LEGEND, width=width) if several else [],
     ]
 

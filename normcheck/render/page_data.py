@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 from markupsafe import Markup
 
-from normcheck.render import page_text
+from normcheck.render import gradients, page_text
 from normcheck.render.figures import bits, count, figure, interval, number, of, times
 from normcheck.render.groups import findings_of, grouped
 from normcheck.render.layer_facts import cast, facts_of
@@ -173,7 +173,16 @@ def _detail(result: Result, findings: Sequence[int]) -> dict[str, Any]:
         ],
         "noun": result.shape.row,
         "findings": findings,
+        **_gradient(result),
     }
+
+
+def _gradient(result: Result) -> dict[str, Any]:
+    """Return what is shown of the backward pass; nothing where there is none."""
+    if result.backward is None:
+        return {}
+    facts, steps = gradients.facts(result.backward, result.shape.row), result.backward.steps
+    return {"backward": {"facts": facts, "steps": [_step(step) for step in steps]}}
 
 
 def _step(step: Step) -> list[Any]:

@@ -46,7 +46,7 @@ def script(made: Reproducer, *, data: str, digest: str) -> str:
         helpers=_helpers(program.operations),
         reference=_reference(program.formula),
         is_torch=program.io in TORCH_FORMATS,
-        own=_own_kernel(program),
+        own=_own_kernel(program) if program.gradient is None else None,
         verdict=_verdict(made.claim, program),
     )
 
@@ -138,15 +138,16 @@ def _helpers(operations: tuple[Operation, ...]) -> set[str]:
 _STATISTICS = {
     "l2": "(c * c).mean(dim=1, keepdim=True)",
     "l1": "CONSTANT * c.abs().mean(dim=1, keepdim=True)",
-    "linf": "CONSTANT * c.abs().amax(dim=1, keepdim=True)",
+    "linf": "CONSTANT * c.abs().max(dim=1, keepdim=True).values",
     "topk": "CONSTANT * torch.topk(c.abs(), {k}, dim=1).values.mean(dim=1, keepdim=True)",
-    "range": "CONSTANT * (c.amax(dim=1, keepdim=True) - c.amin(dim=1, keepdim=True))",
+    "range": "CONSTANT * (c.max(dim=1, keepdim=True).values - c.min(dim=1, keepdim=True).values)",
 }
 _P_NORMS = {
     "l2": "torch.sqrt((c * c).sum(dim=1, keepdim=True))",
     "l1": "c.abs().sum(dim=1, keepdim=True)",
-    "linf": "c.abs().amax(dim=1, keepdim=True)",
+    "linf": "c.abs().max(dim=1, keepdim=True).values",
 }
+"""Of equal elements the derivative of `max` belongs to the first, as in the norms; that of `amax` is shared."""
 
 
 def _reference(formula: Formula) -> list[str]:
@@ -246,6 +247,9 @@ def _verdict(claim: Claim, program: Program) -> list[str]:
     limit = f"limit = {python(claim.limit)}"
     if claim.figure == "deviation":
         return [limit, *(line.format("errors", "the largest relative rms error is") for line in _WORST)]
+    if claim.figure == "flushed":
+        said = "of a row of dx the share that is flushed to 0 is"
+        return [limit, *(line.format("flushed(dx, exact_dx)", said) for line in _WORST)]
     culprit = next(operation for operation in program.operations if operation.name == claim.operation)
     value = f"values[{python(culprit.name)}]"
     if claim.figure == "overflow":

@@ -53,7 +53,7 @@ def _parts(report: Report, width: int, *, with_steps: bool) -> Iterator[Lines]:
     yield paragraph(_premise(report), width=width, hanging=2, head=report.command)
     if shown:
         yield table(shown, layouts(shown), width=width)
-    yield gradients.section([item.result for item in shown], width)
+    yield gradients.section(shown, width)
     if with_steps:
         yield from steps.parts((item.result for item in shown), strip.ranges(report), width=width)
     yield from _under(report, shown, width)

@@ -7,15 +7,16 @@ from typing import Literal
 
 from normcheck.results.result import RowKind
 
-RowState = RowKind | Literal["flushed", "finite"]
-"""What became of a row; `flushed`: its statistic before eps is 0 where the exact one is not."""
+RowState = RowKind | Literal["flushed", "vanished", "finite"]
+"""What became of a row; `flushed`: its statistic before eps is 0 where the exact one is not. Of a row of dx:
+`nonfinite`, `vanished` (all of it is 0, where the exact row, rounded, is not) or `finite`."""
 
 
 TORCH_FORMATS = ("float16", "bfloat16", "float32", "float64")
 """Formats whose names torch's dtypes have too, and in which its kernels compute; its casts to those of 8 bits differ
 from version to version."""
 
-Figure = Literal["rows", "deviation", "lost mass", "headroom", "overflow"]
+Figure = Literal["rows", "deviation", "lost mass", "headroom", "overflow", "flushed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +56,9 @@ class Claim:
     """What has to show for the failure to be reproduced.
 
     figure: ``rows`` (a row in one of `states`), ``deviation`` (a row's relative rms error of at least `limit`),
-    ``lost mass`` (at least `limit`, of the sum that is `operation`), ``overflow`` (`operation` is infinite) or
-    ``headroom`` (at most `limit` bits of `operation`, which grows with the input's scale to the power of `degree`).
+    ``lost mass`` (at least `limit`, of the sum that is `operation`), ``overflow`` (`operation` is infinite),
+    ``flushed`` (of a row of dx at least the share `limit` is 0 where the exact row is not) or ``headroom`` (at most
+    `limit` bits of `operation`, which grows with the input's scale to the power of `degree`).
     """
 
     figure: Figure
@@ -94,8 +96,8 @@ class Program:
     """A norm as the operations that were performed, in their order.
 
     io: format of the elements; parameters: of gamma and beta. load, output, statistic, divisor: names of what yields
-    the input as loaded, y, the statistic before eps, and s. size: elements of a row, of which the first `kept` are
-    recorded of each operation.
+    the input as loaded, y, the statistic before eps, and s. gradient: name of what yields dx; None where the forward
+    pass is what fails. size: elements of a row, of which the first `kept` are recorded of each operation.
     """
 
     formula: Formula
@@ -106,6 +108,7 @@ class Program:
     output: str
     statistic: str
     divisor: str
+    gradient: str | None
     size: int
     kept: int
 

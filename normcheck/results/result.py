@@ -257,15 +257,36 @@ class Flushed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterGradient:
+    """The gradient of gamma or beta, as it is stored for the optimizer in `format`, against the exact one.
+
+    `count` numbers, each a sum over `elements` elements.
+    `nonfinite`: of these numbers, those that are NaN or infinite. `flushed`: those that are 0 though the exact ones are
+    not. `relative_rms`: norm of the error over norm of the exact gradient, of the numbers that are finite; None where
+    none is. `ideal`: that of the exact ones, rounded once.
+    """
+
+    format: str
+    count: int
+    elements: int
+    nonfinite: int
+    flushed: int
+    relative_rms: float | None
+    ideal: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Backward:
-    """The gradient of a norm's input, dx, computed as one implementation would, against the exact one.
+    """The gradients of a norm's input, dx, and of its parameters, computed as one implementation would.
 
     `source`: of the gradient that arrives at the output, before it is multiplied by `loss_scale` and stored in the io
     format. `steps`: of the backward pass, their degrees in the scale of that gradient. `deviation`: of dx, from the
     exact backward pass on the gradient before it was stored. `overflow_bits`: by how many bits the loss scale may grow
     before `overflow_step` overflows; None where nothing depends on it. `safe_loss_scale`: the powers of two from
-    the first to the second overflow nothing, leave no row that is not finite and flush no more of dx than the threshold
-    `flushed_share`; None where there is no such power.
+    the first to the second overflow nothing, leave nothing that is not finite and flush no more of dx than the
+    threshold `flushed_share`; None where there is no such power, and of a view that nobody asked for, for which it is
+    not looked for. `weight`, `bias`: the gradients of gamma and beta; None where there is none to train. `assumed`:
+    whether the gradient that arrives is an assumption, so that what rests on it is at most a warning.
     """
 
     source: str
@@ -281,6 +302,15 @@ class Backward:
     overflow_bits: float | None
     overflow_step: str | None
     safe_loss_scale: tuple[float, float] | None
+    weight: ParameterGradient | None = None
+    bias: ParameterGradient | None = None
+    assumed: bool = False
+
+    @property
+    def parameters(self) -> dict[Literal["weight", "bias"], ParameterGradient]:
+        """The gradients of gamma and beta that there are."""
+        both: dict[Literal["weight", "bias"], ParameterGradient | None] = {"weight": self.weight, "bias": self.bias}
+        return {name: gradient for name, gradient in both.items() if gradient is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

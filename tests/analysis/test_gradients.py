@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from normcheck import UsageError, simulate
+from normcheck import UsageError, analyze, simulate
 from normcheck.analysis import assemble as assembling
+from normcheck.analysis.rules import rule_named
 from normcheck.arithmetic.formats import format_named
 from normcheck.arithmetic.rounding import round_to
 from normcheck.layers.distributions import parse_distribution
@@ -154,12 +156,12 @@ def test_rows_that_are_not_finite_do_not_enter_the_deviation():
 
 
 def test_little_room_is_a_warning():
-    near, findings = run(loss_scale=2.0**13.5)
+    near, findings = run(loss_scale=2.0**11.75)
     assert 0 < near.backward.overflow_bits < 1
     assert findings["NC503"].severity == "warning"
     assert findings["NC503"].measure.value == near.backward.overflow_bits
     assert near.verdict == "ok"
-    _, findings = run(loss_scale=2.0**13.5, thresholds={"loss_scale_bits": 0.1})
+    _, findings = run(loss_scale=2.0**11.75, thresholds={"loss_scale_bits": 0.1})
     assert "NC503" not in findings
 
 
@@ -177,13 +179,22 @@ def test_every_norm_has_a_backward_pass(norm):
     names = [step.step for step in got.steps]
     assert names[0] == "grad-load"
     assert "grad-store" in names
-    assert ("grad-parameter" in names) == (norm == "weight-l2")
+    trained = {"rms": ["weight"], "weight-l2": ["weight"], "bounded-weight-linf": []}.get(norm, ["weight", "bias"])
+    assert list(got.parameters) == trained
+    assert ("grad-weight" in names, "grad-bias" in names) == ("weight" in trained, "bias" in trained)
+    assert ("grad-parameter" in names) == bool(trained)
 
 
 def test_under_fixed_statistics_a_gradient_is_scaled_and_no_more():
     result, _ = run("batch-l2", "pure", mode="eval", shape=(8, 4, 8))
-    assert [step.step for step in result.backward.steps] == ["grad-load", "grad-normalize", "grad-store"]
+    names = [step.step for step in result.backward.steps]
+    assert "grad-center" not in names
+    assert [name for name in names if name.startswith("grad-")][:3] == ["grad-load", "grad-normalize", "grad-store"]
     assert result.backward.deviation.relative_rms < 1e-3
+    assert [parameter.count for parameter in result.backward.parameters.values()] == [
+        4,
+        4,
+    ]  # gamma and beta still learn
 
 
 def test_threads_change_nothing():
@@ -258,3 +269,99 @@ def test_a_loss_scale_is_a_positive_number(scale):
 def test_settings_of_the_gradient_need_a_backward_pass(setting, option):
     with pytest.raises(UsageError, match=f"^{option} is a setting of the backward pass: give --backward"):
         simulate(**setting)
+
+
+# ------------------------------------------------------------------------------------------- layers of a model
+
+CNN = Path(__file__).parents[2] / "data" / "digits-cnn.pt"
+
+
+def of_layers(**settings):
+    """Analyze the small CNN with its backward passes."""
+    return analyze(CNN, precisions=["fp16"], implementations=["wide"], jobs=1, backward=True, **settings)
+
+
+def test_every_layer_has_the_gradients_of_its_own_parameters():
+    report = of_layers(grad_dist="laplace", grad_std=0.001, loss_scale=64.0)
+    assert len(report.results) == 2 * len(report.layers) == 6
+    for result in report.results:
+        got = result.backward
+        assert (got.source, got.loss_scale, got.assumed) == ("laplace(mean=0, std=0.001)", 64.0, True)
+        assert got.weight.count == got.bias.count == result.shape.groups
+        assert got.weight.elements == result.shape.size
+        assert got.rows.total == result.shape.groups
+        assert got.rows.bad == 0
+        assert "grad-gain" in [step.step for step in got.steps]
+        assert got.safe_loss_scale[0] < 64.0 < got.safe_loss_scale[1]
+    assert not {f.rule for f in report.findings} & {"NC501", "NC502", "NC503", "NC504"}
+
+
+def test_without_being_asked_for_there_is_none():
+    report = analyze(CNN, precisions=["fp16"], jobs=1)
+    assert [result.backward for result in report.results] == [None] * len(report.results)
+
+
+def test_frozen_statistics_are_not_differentiated_through():
+    for result in of_layers().results:
+        names = {step.step for step in result.backward.steps}
+        assert ({"grad-center", "grad-statistic"} <= names) == (result.mode == "train")
+        assert {"grad-normalize", "grad-weight", "grad-bias"} <= names
+
+
+def test_what_rests_on_an_assumed_gradient_is_a_warning_with_recorded_input_too():
+    import torch  # few tests of this page need it
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.LayerNorm(64))
+    report = analyze(
+        model,
+        inputs=torch.randn(16, 64),
+        precisions=["fp16"],
+        implementations=["wide"],
+        jobs=1,
+        backward=True,
+        loss_scale=2.0**16,
+    )
+    (result,) = report.results
+    assert not result.input.assumed
+    assert (result.backward.weight.count, result.backward.weight.elements) == (64, 16)
+    (finding,) = [f for f in report.findings if f.rule == "NC501"]
+    assert (finding.severity, finding.assumed) == ("warning", True)
+    assert result.verdict == "unsafe"
+    simulated = simulate(
+        norms=["layer-l2"], implementations=["wide"], shape=(16, 64), backward=True, loss_scale=2.0**16
+    )
+    (finding,) = [f for f in simulated.findings if f.rule == "NC501"]
+    assert (finding.severity, finding.assumed) == ("error", False)  # there the gradient is the premise
+
+
+def test_the_view_that_nobody_asked_for_is_searched_for_no_loss_scale():
+    report = analyze(CNN, precisions=["fp16"], mode="train", jobs=1, backward=True, loss_scale=2.0**16)
+    for result in report.results:
+        assert (result.backward.safe_loss_scale is None) == (not result.asked)
+    fixes = {f.fix for f in report.findings if f.rule == "NC501" and f.implementation == "pure"}
+    assert fixes == {rule_named("NC501").fix}
+
+
+def test_a_loss_scale_is_no_matter_of_the_forward_pass_and_its_advice():
+    report = analyze(CNN, precisions=["fp16"], mode="train", jobs=1, backward=True, loss_scale=2.0**16)
+    assert {result.verdict for result in report.results} == {"unsafe"}
+    assert report.advice == ()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"grad_std": 2.0}, "^--grad-std is a setting of the backward pass: give --backward"),
+        ({"backward": True, "loss_scale": 0.0}, "the loss scale must be finite and above 0"),
+        ({"backward": True, "grad_dist": "gausian"}, "gaussian"),
+    ],
+)
+def test_analyze_refuses_what_simulate_refuses(settings, message):
+    with pytest.raises(UsageError, match=message):
+        analyze(CNN, **settings)
+
+
+def test_layers_do_not_depend_on_threads():
+    one, many = (analyze(CNN, jobs=jobs, backward=True, batch_size=64).results for jobs in (1, 3))
+    assert one == many

@@ -117,7 +117,7 @@ def test_all_rules_are_silent_on_good_examples(settings):
 
 OF_MODELS = {"NC104", "NC105", "NC204", "NC205", "NC305", "NC401", "NC402", "NC403", "NC404"}
 """Rules about parameters, recorded input and layers: their examples are models, in test_analyze.py."""
-OF_GRADIENTS = {"NC501", "NC502", "NC503"}
+OF_GRADIENTS = {"NC501", "NC502", "NC503", "NC504"}
 """Their examples are in test_gradients.py."""
 
 
@@ -320,6 +320,7 @@ ANCHORS = {
     "NC501": ("gradient-overflow", "error"),
     "NC502": ("gradient-flushed", "warning"),
     "NC503": ("loss-scale-room", "warning"),
+    "NC504": ("gradient-deviation", "warning"),
 }
 """Stable: reports, SARIF files and links of users hold them."""
 

@@ -353,6 +353,12 @@ def _machine() -> str:
     )
 
 
+def _modules(page: Path) -> str:
+    """The section of the page that another benchmark writes."""
+    _, heading, rest = page.read_text().partition("\n## Modules\n") if page.is_file() else ("", "", "")
+    return heading + rest
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", type=Path, help="write the tables into this Markdown file")
@@ -384,7 +390,7 @@ def main() -> None:
     print(text)
     print(f"(this process: peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB)")
     if asked.write:
-        asked.write.write_text(text)
+        asked.write.write_text(text + _modules(asked.write))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/weight_decay.py [--write docs/optim.md]
 
-Everything is float64 on one thread; tests/support/weight_decay_task.py has the task. It takes about two minutes.
+Everything is float64 on one thread; normcheck/paper/weight_decay_task.py has the task. It takes about two minutes.
 `--write` puts the tables between the marks of the page, so that its figures are those of a run.
 """
 
@@ -13,21 +13,17 @@ import itertools
 import os
 import platform
 import statistics
-import sys
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
-from weight_decay_task import STEPS, Run, Settings, trained
-
 from normcheck import __version__
-from normcheck.optim import CorrectedLearningRate, NormScheduler, RecordedNorms, UnstableCorrectionWarning
+from normcheck.optim import UnstableCorrectionWarning
 from normcheck.optim.correction import STABLE_GROWTH
+from normcheck.paper.weight_decay_task import BLOWN_UP, FORMS, Form, Settings, corrected, lengthened, trained
 
 BEGIN, END = "<!-- measured by tests/benchmarks/weight_decay.py -->\n", "<!-- until here -->\n"
 
@@ -41,10 +37,6 @@ TASKS = {
 RATES = ((0.02, 0.02), (0.02, 0.1), (0.05, 0.02), (0.05, 0.05), (0.1, 0.005), (0.1, 0.02), (0.2, 0.005), (0.3, 0.002))
 RATES += ((0.3, 0.005), (0.3, 0.02))
 """Learning rates and weight decays of the runs that may blow up."""
-BLOWN_UP = 1e4
-"""Times a channel's norm at the start."""
-
-Form = Callable[[Settings, RecordedNorms], Run]
 
 
 class Outcome(NamedTuple):
@@ -55,34 +47,6 @@ class Outcome(NamedTuple):
     blows_up_later: bool
 
 
-def corrected(every: int, **options: object) -> Form:
-    """A run that is corrected every so many steps."""
-
-    def run(settings: Settings, recorded: RecordedNorms) -> Run:
-        def attach(optimizer: torch.optim.Optimizer, weights: object) -> CorrectedLearningRate:
-            return CorrectedLearningRate(optimizer, weights, recorded.every(every), steps_per_record=every, **options)
-
-        return trained(settings, correct=attach)
-
-    return run
-
-
-def scheduled(settings: Settings, recorded: RecordedNorms) -> Run:
-    """A run whose norms are set once an epoch to those of the run with weight decay."""
-    norms = recorded.every(STEPS)
-    return trained(settings, norm_schedule=lambda weights: NormScheduler(weights, norms, lambda _: 1))
-
-
-FORMS: dict[str, Form] = {
-    "no correction": lambda settings, _: trained(settings),
-    "corrected at every step": corrected(1),
-    "corrected at every step, norms held": corrected(1, hold_norms=True),
-    "corrected once an epoch": corrected(STEPS),
-    "corrected once an epoch, norms held": corrected(STEPS, hold_norms=True),
-    "norms set once an epoch": scheduled,
-    "weight decay, start changed by 1e-12": lambda settings, _: trained(settings, decays=True, perturbation=1e-12),
-    "weight decay, start changed by 6e-8": lambda settings, _: trained(settings, decays=True, perturbation=6e-8),
-}
 OF_ADAM: dict[str, Form] = {"corrected at every step, by the square (degree=1)": corrected(1, degree=1)}
 
 
@@ -143,11 +107,6 @@ def _stability_row(name: str, found: list[Outcome], beyond: bool) -> str:
     return _row(
         name, "beyond" if beyond else "within", len(chosen), blown, later, f"{min(longer):.3g}...{max(longer):.3g}"
     )
-
-
-def lengthened(run: Run) -> float:
-    """By how much the channel that has grown most has grown."""
-    return max(float((norms.amax(0) / norms[0]).max()) for norms in run.recorded.norms.values())
 
 
 def _percent(values: list[float]) -> str:

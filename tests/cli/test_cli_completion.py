@@ -18,7 +18,8 @@ from normcheck.norms.implementations import IMPLEMENTATIONS
 from normcheck.norms.parameters import PARAMS
 from normcheck.norms.table import NORMS
 
-COMMANDS = ["analyze", "simulate", "diff", "formats", "norms", "implementations", "distributions", "rules", "schema"]
+LISTS = ["formats", "norms", "implementations", "distributions", "rules", "schema"]
+COMMANDS = ["analyze", "simulate", "convert", "diff", *LISTS, "reproduce", "track"]
 BASH = shutil.which("bash")
 
 
@@ -117,6 +118,7 @@ def test_the_last_of_several_values_separated_by_commas(begun, wanted):
         ("implementations", "wide-s", ["wide-sum", "wide-saved-io"]),
         ("distributions", "la", ["laplace"]),
         ("rules", "NC101", ["NC101"]),
+        ("reproduce", "weight", ["weight-norm", "weight-decay"]),
     ],
 )
 def test_names_that_a_list_shows_in_full(command, begun, wanted):

@@ -8,12 +8,14 @@ import warnings
 import pytest
 import torch
 from torch import nn
-from weight_decay_task import NO_EPS, digits, invariant, network
 
 from normcheck.errors import UsageError
 from normcheck.optim import CorrectedLearningRate, RecordedNorms, channel_norms, directions
 from normcheck.optim.correction import DEGREES, degree_of
+from normcheck.paper.training import images
+from normcheck.paper.weight_decay_task import NO_EPS, invariant, network
 
+IMAGES, CLASSES = images(dtype=torch.float64).train[:64], images(dtype=torch.float64).train_classes[:64]
 LENGTHS = (0.25, 1.0, 3.0, 40.0)
 
 
@@ -32,8 +34,7 @@ def scaled(model, factor):
 
 
 def backward(model):
-    images, classes = digits()[0][:64], digits()[1][:64]
-    nn.functional.cross_entropy(model(images), classes).backward()
+    nn.functional.cross_entropy(model(IMAGES), CLASSES).backward()
 
 
 def recorded_norms(model, records=1, factor=1.0):
@@ -236,8 +237,7 @@ def test_schedules_closures_and_removal_work_as_without():
     def closure():
         optimizer.zero_grad()
         calls.append(1)
-        images, classes = digits()[0][:64], digits()[1][:64]
-        loss = nn.functional.cross_entropy(model(images), classes)
+        loss = nn.functional.cross_entropy(model(IMAGES), CLASSES)
         loss.backward()
         return loss
 
@@ -298,7 +298,7 @@ def test_float32_weights_keep_their_format():
     weights = invariant(model)
     optimizer = sgd(weights.values())
     CorrectedLearningRate(optimizer, weights, recorded_norms(model, factor=0.5))
-    nn.functional.cross_entropy(model(digits()[0][:64].float()), digits()[1][:64]).backward()
+    nn.functional.cross_entropy(model(IMAGES.float()), CLASSES).backward()
     optimizer.step()
     assert all(w.dtype == torch.float32 and w.isfinite().all() for w in weights.values())
 

@@ -7,9 +7,9 @@ from functools import cache
 
 import pytest
 import torch
-from weight_decay_task import STEPS, Settings, trained
 
 from normcheck.optim import CorrectedLearningRate, NormScheduler, UnstableCorrectionWarning
+from normcheck.paper.weight_decay_task import STEPS, Settings, trained
 
 TASK = Settings()
 UNSTABLE = Settings(learning_rate=0.3, weight_decay=0.02, epochs=5, label_noise=0.4)

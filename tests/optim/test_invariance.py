@@ -8,10 +8,10 @@ import math
 import pytest
 import torch
 from torch import nn
-from weight_decay_task import NO_EPS, invariant, network
 
 from normcheck.errors import UsageError
 from normcheck.optim import scale_invariance
+from normcheck.paper.weight_decay_task import NO_EPS, invariant, network
 
 
 def inputs(*shape):

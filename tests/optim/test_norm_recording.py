@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from weight_decay_task import NO_EPS, invariant, network
 
 from normcheck.errors import NormcheckError, UnreadableError, UsageError
 from normcheck.optim import NormRecorder, NormScheduler, RecordedNorms, channel_norms, directions, displacement_error
+from normcheck.paper.weight_decay_task import NO_EPS, invariant, network
 
 
 def recorder_of_three():

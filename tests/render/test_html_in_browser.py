@@ -15,6 +15,7 @@ import pytest
 from hand_built_model import FILE, KEEP, MODEL
 from hand_built_ranges import DOUBLE, PICTURED, WITH_RANGES, step
 from large_reports import large_report
+from test_render_gradients import BACKWARD
 from test_render_html import HOSTILE, of_model
 
 from normcheck.render import html
@@ -615,3 +616,16 @@ def test_a_large_page_opens_and_filters_in_two_seconds(show):
     assert page.one("#shown").endswith(f" of {3 * MANY} results")
     page.click("#further")
     assert len(page.column("layer")) == 200
+
+
+def test_a_detail_has_the_backward_pass_where_there_is_one(show):
+    plain, other = ASKED[:2]
+    page = show(dataclasses.replace(MODEL, results=(dataclasses.replace(plain, backward=BACKWARD), other)))
+    page.each(".opens", "each.click()")
+    heads = page.all(".detail h3")
+    assert (heads.count("Backward"), heads.count("Steps of the backward pass")) == (1, 1)
+    assert heads.count("Result") == 2
+    text = " ".join(page.all(".detail"))
+    for fact in ("321 of 8190 (3.92%)", "2^-3 to 2^9", "16 sums over 512 elements in float16"):
+        assert fact in text
+    assert "grad-normalize" in page.all(".grid td")

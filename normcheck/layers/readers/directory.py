@@ -62,6 +62,15 @@ def read(path: Path, name: str, read_file: ReadFile) -> Contents:
     return merged(name, "directory of components", parts, nested=True)
 
 
+def weights_in(path: Path) -> list[str]:
+    """Return the names of a folder's own files of weights, sorted; those of the training's state are not among them.
+
+    Raises:
+        UnreadableError: it has more entries than any model's.
+    """
+    return _weights(_entries(path, str(path)))
+
+
 def _entries(path: Path, name: str) -> list[str]:
     """Return the names in a directory but for hidden ones, those of directories with a slash behind."""
     names: list[str] = []

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from normcheck.errors import UnreadableError
 from normcheck.layers.contents import Array, Contents, Tensor
+from normcheck.layers.readers import converted
 from normcheck.layers.readers.elements import CODES, as_numbers, item_size, read_run
 from normcheck.layers.readers.names import renamed_tensors
 
@@ -54,7 +55,7 @@ def read(path: Path, name: str) -> Contents:
 
     Settings in ``__metadata__`` become the config: strings, those that hold a JSON object as nested mappings. An
     entry that names a tensor left out because it shares its memory with another (as `safetensors.torch.save_model`
-    writes) becomes a tensor with the storage of that other.
+    writes) becomes a tensor with the storage of that other. What `normcheck convert` wrote of the norms is taken.
 
     Raises:
         UnreadableError: it cannot be opened, or is no complete safetensors file.
@@ -63,8 +64,11 @@ def read(path: Path, name: str) -> Contents:
     shared = {alias: key for alias, key in metadata.items() if key in tensors and alias not in tensors}
     tensors |= {alias: replace(tensors[key], name=alias) for alias, key in shared.items()}
     config = {key: _setting(value) for key, value in metadata.items() if key not in shared}
+    config.pop(converted.METADATA, None)
     named, omitted = renamed_tensors(tensors)
-    return Contents(path=name, reader="safetensors", tensors=named, config=config, omitted=omitted)
+    stated, ignored = converted.stated_in(metadata, named)
+    omitted += ignored
+    return Contents(path=name, reader="safetensors", tensors=named, config=config, stated=stated, omitted=omitted)
 
 
 def entries(path: Path, name: str) -> tuple[dict[str, str], dict[str, Tensor]]:

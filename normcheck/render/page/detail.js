@@ -12,9 +12,15 @@ function panel(index) {
       section("Result", definitions(facts)), layer.length ? section("Layer", definitions(layer)) : ""),
     section("Steps", stepsOf(detail)),
     make("div", { class: "columns" },
-      section("Deviation", deviationOf(detail)), section(`Worst ${detail.noun}s`, worstOf(detail))));
+      section("Deviation", deviationOf(detail)), section(`Worst ${detail.noun}s`, worstOf(detail))),
+    ...backwardOf(detail.backward));
   const about = make("td", { colspan: String(shownColumns.length) }, inside);
   return make("tr", { class: "panel-row" }, about);
+}
+
+function backwardOf(backward) {
+  if (!backward) return [];
+  return [section("Backward", definitions(backward.facts)), section("Steps of the backward pass", stepsOf(backward))];
 }
 
 function pictured(detail, precision, room) {
