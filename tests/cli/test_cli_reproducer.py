@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from normcheck.cli import reproduce
-from normcheck.cli.reproduce import file_name
+from normcheck.cli import reproducer
+from normcheck.cli.reproducer import file_name
 
 SIMULATE = ("simulate", "--std", "100", "--implementation", "pure", "--shape", "4,4,6,6", "--jobs", "1")
 NAME = "normcheck-batch-l2-fp16-pure-train"
@@ -215,6 +215,6 @@ def test_only_scripts_of_ours_count_as_ours(here):
         ("c", "", False),
     ):
         (here / name).write_text(text)
-        assert reproduce._is_script(name) is is_ours
+        assert reproducer._is_script(name) is is_ours
     (here / "d").write_bytes(b"PK\3\4 no archive")
-    assert not reproduce._is_data("d")
+    assert not reproducer._is_data("d")

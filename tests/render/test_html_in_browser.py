@@ -608,9 +608,9 @@ def test_a_large_page_opens_and_filters_in_two_seconds(show):
     opened, filtered = [], []
     for _ in range(3):  # the best of three: other tests run at the same time
         page.browser.refresh()
-        opened.append(page.run("performance.getEntriesByType('navigation')[0].loadEventEnd"))
         assert len(page.column("layer")) == 100
         filtered.append(max(page.run(FILTERING)))
+        opened.append(page.run("performance.getEntriesByType('navigation')[0].loadEventEnd"))  # 0 before it has ended
     assert 0 < min(opened) < QUICK
     assert 0 < min(filtered) < QUICK
     assert page.one("#shown").endswith(f" of {3 * MANY} results")
