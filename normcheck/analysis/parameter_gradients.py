@@ -121,7 +121,7 @@ class Gathering:
             return
         if not self._sums:
             machines = [self.machine, *([self.machine.unbounded()] if self.measured else [])]
-            self._sums = [self._begun(machine, part.like) for machine in machines]
+            self._sums = [self.begun(machine, part.like) for machine in machines]
         wide = part.values if part.unbounded is None else part.unbounded
         for (_, total), values in zip(self._sums, (part.values, wide), strict=False):
             total.add(values)
@@ -130,7 +130,8 @@ class Gathering:
         with np.errstate(all="ignore"):
             self.exact[0] = self.exact[0] + exact
 
-    def _begun(self, machine: Machine, like: Elements) -> tuple[Emulated, SharedGradient]:
+    def begun(self, machine: Machine, like: Elements) -> tuple[Emulated, SharedGradient]:
+        """Return a sum over rows that has nothing yet, on an arithmetic of its own, whose steps have its events."""
         a = Emulated(machine, self.columns, self.elements, self.first_row)
         return a, SharedGradient(a, _STEPS[self.name], like, self.terms)
 

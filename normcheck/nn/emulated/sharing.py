@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from normcheck.analysis.parameter_gradients import Gathering
-from normcheck.arithmetic.emulated import Emulated
-from normcheck.norms.shared_gradients import SharedGradient
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,13 +17,11 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-_STEPS: dict[Name, str] = {"weight": "grad-weight", "bias": "grad-bias"}
-
 
 def joined(study: Study, name: Name, parts: Sequence[Part]) -> tuple[Array | None, dict[str, StepRecord]]:
     """Return the gradient of a parameter from what the blocks of rows give of it, in order, and the events of its sums.
 
-    As the analysis sums it: see `SharedGradient`.
+    As the analysis sums it: see `Gathering`.
     """
     if not parts:
         return None, {}
@@ -33,8 +29,7 @@ def joined(study: Study, name: Name, parts: Sequence[Part]) -> tuple[Array | Non
         return np.concatenate([part.values for part in parts]), {}
     (runner,) = study.runners
     plan = Gathering.of(study, runner, name, measured=False)
-    a = Emulated(plan.machine, plan.columns, plan.elements, plan.first_row)
-    total = SharedGradient(a, _STEPS[name], parts[0].like, plan.terms)
+    a, total = plan.begun(plan.machine, parts[0].like)
     for part in parts:
         total.add(part.values)
     return total.finish().data[:, 0], a.steps
