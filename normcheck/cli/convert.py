@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from normcheck.cli import completion
+from normcheck.cli.analyze import Trust
 from normcheck.cli.exit_codes import ExitCode
 from normcheck.cli.files import check_writable, emit, write_bytes
 from normcheck.cli.options import (
@@ -20,6 +20,7 @@ from normcheck.cli.options import (
     Debug,
     K,
     Quiet,
+    ShownAs,
     names,
     path,
     whole,
@@ -33,14 +34,6 @@ if TYPE_CHECKING:
     from normcheck.results.conversion import ConversionReport
 
 SUFFIX = ".safetensors"
-
-
-class ConversionFormat(StrEnum):
-    """How a conversion is shown on standard output."""
-
-    TABLE = "table"
-    JSON = "json"
-    MARKDOWN = "markdown"
 
 
 Checkpoint = Annotated[
@@ -76,9 +69,6 @@ Layers = Annotated[
         "--layer", metavar="PATTERN,...", show_default="all", rich_help_panel=THE_MODEL, help="Only these layers."
     ),
 ]
-Trust = Annotated[
-    bool, typer.Option("--trust", rich_help_panel=THE_MODEL, help="Run code that CKPT holds. Only for your own files.")
-]
 Eps = Annotated[
     str,
     typer.Option(
@@ -113,9 +103,7 @@ BatchSize = Annotated[
         help="Samples to run at once.",
     ),
 ]  # fmt: skip
-Format = Annotated[
-    ConversionFormat, typer.Option("--format", rich_help_panel=THE_REPORT, help="Report on standard output.")
-]
+Format = Annotated[ShownAs, typer.Option("--format", rich_help_panel=THE_REPORT, help="Report on standard output.")]
 
 
 def convert(
@@ -134,7 +122,7 @@ def convert(
     calibrate: Calibrate = None,
     labels: Labels = None,
     batch_size: BatchSize = None,
-    form: Format = ConversionFormat.TABLE,
+    form: Format = ShownAs.TABLE,
     quiet: Quiet = False,
     debug: Debug = False,  # noqa: ARG001 - read where errors are shown
 ) -> None:
@@ -207,12 +195,12 @@ def _report(done: Converted, to: str, facts: dict[str, Any]) -> ConversionReport
     )
 
 
-def _show(report: ConversionReport, form: ConversionFormat) -> None:
+def _show(report: ConversionReport, form: ShownAs) -> None:
     from normcheck.render import conversion
 
-    if form is ConversionFormat.JSON:
+    if form is ShownAs.JSON:
         emit(conversion.render_json(report), "utf-8")
-    elif form is ConversionFormat.MARKDOWN:
+    elif form is ShownAs.MARKDOWN:
         emit(conversion.render_markdown(report), "utf-8")
     else:
         emit(conversion.render(report, width=width(), color=color()))

@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 N = TypeVar("N", int, float)
 
 
+class ShownAs(StrEnum):
+    """How `convert`, `track` and `reproduce` show their reports on standard output."""
+
+    TABLE = "table"
+    JSON = "json"
+    MARKDOWN = "markdown"
+
+
 class ListFormat(StrEnum):
     """How lists are shown."""
 

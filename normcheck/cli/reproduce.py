@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,7 @@ import typer
 
 from normcheck.cli import completion
 from normcheck.cli.files import check_writable, emit, write_bytes, write_whole
-from normcheck.cli.options import Debug, Quiet, path, whole
+from normcheck.cli.options import Debug, Quiet, ShownAs, path, whole
 from normcheck.cli.terminal import color, progress, say, width
 from normcheck.errors import NormcheckError, UsageError
 
@@ -23,14 +22,6 @@ if TYPE_CHECKING:
 
 REPORT = "reproduce.json"
 """The file of the folder that holds everything as data."""
-
-
-class ShownAs(StrEnum):
-    """How it is shown on standard output."""
-
-    TABLE = "table"
-    JSON = "json"
-    MARKDOWN = "markdown"
 
 
 Experiments = Annotated[

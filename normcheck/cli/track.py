@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from normcheck.cli.analyze import Factory, InputFile, Precisions, Top, Trust
+from normcheck.cli.analyze import InputFile, Precisions, Top, Trust
+from normcheck.cli.convert import Factory, Layers
 from normcheck.cli.deliver import Delivery, ReportFormat, delivery
 from normcheck.cli.exit_codes import ExitCode, FailOn
 from normcheck.cli.files import check_writable, emit, write_bytes, write_whole
 from normcheck.cli.options import (
-    THE_MODEL,
     THE_REPORT,
     Debug,
     Fail,
     JsonPath,
     MarkdownPath,
     Quiet,
+    ShownAs,
     names,
     path,
     whole,
@@ -35,14 +36,6 @@ if TYPE_CHECKING:
     from normcheck.analysis.track_series import Snapshot
     from normcheck.render.plots import Kind
     from normcheck.results.track import Scope, TrackReport
-
-
-class TrackFormat(StrEnum):
-    """How the report is shown on standard output."""
-
-    TABLE = "table"
-    JSON = "json"
-    MARKDOWN = "markdown"
 
 
 class Update(StrEnum):
@@ -90,12 +83,8 @@ StepsBetween = Annotated[
         help="Steps between two checkpoints; their difference over N stands for the update of a step.",
     ),
 ]  # fmt: skip
-Layers = Annotated[
-    list[str] | None,
-    typer.Option("--layer", metavar="PATTERN,...", rich_help_panel=THE_MODEL, help="Only these layers."),
-]
 Shown = Annotated[
-    TrackFormat | None,
+    ShownAs | None,
     typer.Option("--format", show_default="table", rich_help_panel=THE_REPORT, help="Report on standard output."),
 ]
 Plot = Annotated[
