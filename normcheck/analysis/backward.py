@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +14,7 @@ from normcheck.analysis.engine import REFERENCE, drawn, row_rms
 from normcheck.analysis.headroom import headroom
 from normcheck.analysis.parameter_gradients import Gathering, affine_of, exact_part, parameters_of, parts_of
 from normcheck.analysis.study import Remembered, Scaled, only
+from normcheck.analysis.threads import in_order
 from normcheck.analysis.thresholds import DEFAULTS, Thresholds
 from normcheck.analysis.totals import Totals
 from normcheck.arithmetic.elementwise import require_subnormals
@@ -31,8 +29,7 @@ from normcheck.norms.forward import forward
 from normcheck.results import ROW_KINDS, Backward, Flushed, GradientRows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from concurrent.futures import Future
+    from collections.abc import Callable
 
     from normcheck.analysis.parameter_gradients import Name, Part
     from normcheck.analysis.study import Runner, Source, Study
@@ -226,7 +223,11 @@ def run_backward(
     """Run all blocks, on `jobs` threads (all processors unless given), and add them up in order."""
     out: list[GradientTotals] = []
     sums: list[dict[Name, Gathering]] = []
-    for block in _in_order(study, incoming, jobs, measured=measured):
+
+    def one(rows: tuple[int, int]) -> Block:
+        return run_backward_block(study, incoming, *rows, measured=measured)
+
+    for block in in_order(one, study.blocks(), jobs):
         if out:
             for mine, theirs in zip(out, block.totals, strict=True):
                 mine.merge(theirs)
@@ -242,23 +243,6 @@ def run_backward(
     for mine, gathering in zip(out, sums, strict=True):
         mine.parameters = {name: one.finish(mine.totals) for name, one in gathering.items()}
     return out
-
-
-def _in_order(study: Study, incoming: Incoming, jobs: int | None, *, measured: bool) -> Iterator[Block]:
-    """Blocks in the order of their rows; only a few wait at a time, so that memory stays bounded."""
-    blocks = study.blocks()
-    workers = min(jobs or os.cpu_count() or 1, len(blocks))
-    if workers <= 1:
-        yield from (run_backward_block(study, incoming, *rows, measured=measured) for rows in blocks)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[Block]] = deque()
-        for rows in blocks:
-            waiting.append(pool.submit(run_backward_block, study, incoming, *rows, measured=measured))
-            if len(waiting) > workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def backward_of(

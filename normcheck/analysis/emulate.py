@@ -24,6 +24,7 @@ from normcheck.norms.table import Grouping, Norm, grouping, norm_named
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from normcheck.arithmetic.formats import Format
     from normcheck.norms.forward import Outputs
     from normcheck.results import Deviation, Headroom, Rows, Statistic, Step, WorstRow
 
@@ -134,9 +135,14 @@ def arranged(rows: Array, group: Grouping, shape: tuple[int, ...]) -> Array:
     return np.ascontiguousarray(split.transpose(1, 0, 2)).reshape(shape)
 
 
+def carrier(io: Format) -> type[np.float32 | np.float64]:
+    """Return the type of arrays that hold numbers of a format."""
+    return np.float32 if holds(FLOAT32, io) else np.float64
+
+
 def _run(study: Study, shape: tuple[int, ...]) -> Emulation:
     group, total = study.grouping, None
-    out = np.empty((group.groups, group.size), np.float32 if holds(FLOAT32, study.io) else np.float64)
+    out = np.empty((group.groups, group.size), carrier(study.io))
     running: list[tuple[Array | None, Array]] = []
     for start, stop in study.blocks():
 

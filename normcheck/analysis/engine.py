@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +10,7 @@ import numpy as np
 
 from normcheck.analysis import deviation as dev
 from normcheck.analysis.headroom import headroom
+from normcheck.analysis.threads import in_order
 from normcheck.analysis.thresholds import EPS_DOMINATES
 from normcheck.analysis.totals import WORST_KEPT, Extent, Totals
 from normcheck.arithmetic.elementwise import elementwise, require_subnormals
@@ -27,7 +26,7 @@ from normcheck.norms.variance import VARIANCES
 from normcheck.results import ROW_KINDS, Exponents, WorstRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable
 
     from normcheck.analysis.study import Runner, Study
     from normcheck.arithmetic.formats import Format
@@ -366,7 +365,7 @@ def run(study: Study, *, jobs: int | None = None, progress: Callable[[float], No
     """Run all blocks, on `jobs` threads (all processors unless given), and add them up in order."""
     blocks = study.blocks()
     total: Block | None = None
-    for done, block in enumerate(_in_order(study, blocks, jobs), start=1):
+    for done, block in enumerate(in_order(lambda rows: run_block(study, *rows), blocks, jobs), start=1):
         total = block if total is None else _merged(total, block)
         if progress is not None:
             progress(done / len(blocks))
@@ -379,12 +378,3 @@ def _merged(total: Block, block: Block) -> Block:
         mine.merge(theirs)
     total.reference.merge(block.reference)
     return total
-
-
-def _in_order(study: Study, blocks: Sequence[tuple[int, int]], jobs: int | None) -> Iterator[Block]:
-    workers = min(jobs or os.cpu_count() or 1, len(blocks))
-    if workers <= 1:
-        yield from (run_block(study, start, stop) for start, stop in blocks)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        yield from pool.map(lambda rows: run_block(study, *rows), blocks)

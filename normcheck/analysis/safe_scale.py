@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from normcheck.analysis.engine import run_block
 from normcheck.analysis.study import Scaled, only
+from normcheck.analysis.threads import in_order
 from normcheck.analysis.thresholds import deviation_severity
 from normcheck.analysis.totals import Extent, Totals
 
@@ -80,12 +80,7 @@ class _Search:
         def one(place: int) -> Totals:
             return run_block(study, *self.blocks[place], whole=False).totals[0]
 
-        if self.workers <= 1:
-            yield from map(one, places)
-            return
-        with ThreadPoolExecutor(self.workers) as pool:
-            for start in range(0, len(places), 2 * self.workers):  # in small batches, so that a failure ends it
-                yield from pool.map(one, places[start : start + 2 * self.workers])
+        return in_order(one, places, self.workers)  # few at a time, so that a failure ends it
 
 
 def _is_clean(totals: Totals, limits: Thresholds) -> bool:

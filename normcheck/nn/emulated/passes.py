@@ -6,29 +6,27 @@ The blocks, the order of operations and, under stochastic rounding, the random b
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from normcheck.analysis.emulate import carrier
 from normcheck.analysis.engine import drawn
 from normcheck.analysis.parameter_gradients import affine_of, parts_of
+from normcheck.analysis.threads import in_order
 from normcheck.arithmetic.emulated import Emulated, Machine
-from normcheck.arithmetic.formats import FLOAT32, holds
 from normcheck.arithmetic.values import PART, Elements
 from normcheck.nn.emulated.sharing import joined
 from normcheck.norms.backward import backward, gradient_machine
 from normcheck.norms.forward import forward
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from normcheck.analysis.parameter_gradients import Name, Part
     from normcheck.analysis.study import Study
     from normcheck.arithmetic.emulated import StepRecord
-    from normcheck.arithmetic.formats import Format
     from normcheck.norms.forward import Outputs, Problem
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -69,11 +67,6 @@ class Backward:
     records: Records
 
 
-def carrier(io: Format) -> type[np.float32 | np.float64]:
-    """The type of arrays that hold numbers of a format."""
-    return np.float32 if holds(FLOAT32, io) else np.float64
-
-
 def run_forward(study: Study, jobs: int, *, hold: bool) -> Forward:
     """Run the forward pass of a study of one implementation, on up to `jobs` threads.
 
@@ -95,7 +88,7 @@ def run_forward(study: Study, jobs: int, *, hold: bool) -> Forward:
         slim = replace(outputs, y=x, normalized=None)  # what they refer to is as large as the input, many times
         return Held(start, stop, x, slim, problem), outputs, machine.steps
 
-    blocks = _each(run, study.blocks(), jobs)
+    blocks = list(in_order(run, study.blocks(), jobs))
     running = [outputs.running for _, outputs, _ in blocks if outputs.running is not None]
     means = [mean.data[:, 0] for mean, _ in running if mean is not None]
     return Forward(
@@ -120,7 +113,7 @@ def run_backward(study: Study, held: Sequence[Held], gradient: Array, jobs: int)
         _read(got.x, out[rows])
         return parts_of(got), a.steps
 
-    blocks = _each(run, held, jobs)
+    blocks = list(in_order(run, held, jobs))
     records = [steps for _, steps in blocks]
     weight, of_weight = joined(study, "weight", [parts["weight"] for parts, _ in blocks if "weight" in parts])
     bias, of_bias = joined(study, "bias", [parts["bias"] for parts, _ in blocks if "bias" in parts])
@@ -130,12 +123,3 @@ def run_backward(study: Study, held: Sequence[Held], gradient: Array, jobs: int)
 def _read(values: Elements, out: Array) -> None:
     for index in range(values.parts):
         out[:, index * PART : (index + 1) * PART] = values.part(index)
-
-
-def _each(function: Callable[[U], T], items: Sequence[U], jobs: int) -> list[T]:
-    """The function of every item, in order; on threads where there are several."""
-    workers = min(jobs or os.cpu_count() or 1, len(items))
-    if workers <= 1:
-        return [function(item) for item in items]
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(function, items))
