@@ -16,6 +16,7 @@ from normcheck.arithmetic.values import PART, Array, Elements, PerRow, Value, pr
 if TYPE_CHECKING:
     from normcheck.arithmetic.elementwise import Operation
     from normcheck.arithmetic.formats import Format
+    from normcheck.arithmetic.orders import Order
 
 V = TypeVar("V", bound=Value)
 
@@ -61,6 +62,10 @@ class Arithmetic(ABC):
         """The format of a step's results; None where nothing is rounded."""
         return None
 
+    def order_of(self, step: str, order: Order) -> Order:  # noqa: ARG002  # which step plays no part here
+        """The order of a step in this run; `order` where nothing is rounded."""
+        return order
+
     def running_sum(self, step: str, like: Elements, terms: int) -> RunningSum:
         """An empty sum of `terms` terms of each row, of which `like` says the format and degree.
 
@@ -83,11 +88,14 @@ class Arithmetic(ABC):
         return Elements.of(data, sums[0].form, sums[0].degree)
 
     @abstractmethod
-    def moments(self, mean_step: str, sum_step: str, x: Elements, lanes: int, chunk: int) -> tuple[PerRow, PerRow]:
-        """Mean and sum of squared deviations of each row in one pass, by Welford's recurrence.
+    def moments(
+        self, mean_step: str, sum_step: str, x: Elements, order: Order, chunk: int = 0, recurrence: str = "chan"
+    ) -> tuple[PerRow, PerRow]:
+        """Mean and sum of squared deviations of each row in one pass.
 
-        Element i goes to lane i mod `lanes`; a lane merges after every `chunk` elements (0: never), and the lanes
-        at the end, by Chan's formula.
+        order: which elements make up which sets, and how these are merged: ``rowwise``, ``block``, or lanes of the
+        order's width that merge after every `chunk` elements and at the end (one lane where chunk is 0). recurrence:
+        how an element is taken and two sets are merged, a row of `recurrences.RECURRENCES`.
         """
 
     @abstractmethod
@@ -133,10 +141,16 @@ class Arithmetic(ABC):
         """Square root."""
         return self._compute(step, "sqrt", (a,), _half(a.degree))  # type: ignore[return-value]
 
-    def rsqrt(self, step: str, a: PerRow) -> PerRow:
-        """Correctly rounded reciprocal square root."""
+    def rsqrt(self, step: str, a: PerRow, *, within: str | None = None) -> PerRow:
+        """Correctly rounded reciprocal square root; formed in the format of the step `within` first, as quotients."""
         half = _half(a.degree)
-        return self._compute(step, "rsqrt", (a,), None if half is None else -half)  # type: ignore[return-value]
+        return self._compute(step, "rsqrt", (a,), None if half is None else -half, within)  # type: ignore[return-value]
+
+    def fma(self, step: str, x: V, y: Value, z: Value) -> V:
+        """x * y + z with one rounding; of elements and one number a row, x is the elements wherever y is."""
+        product = product_degree(x.degree, y.degree)
+        degree = product if product == z.degree or z.is_zero else None
+        return self._compute(step, "fma", (x, y, z), degree)  # type: ignore[return-value]
 
     def maximum(self, step: str, x: Elements) -> PerRow:
         """Largest element of each row: exact, NaN if there is one."""

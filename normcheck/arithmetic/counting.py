@@ -14,6 +14,21 @@ import numpy as np
 from normcheck.arithmetic.arithmetic import Arithmetic, V
 from normcheck.arithmetic.blocks import block_levels
 from normcheck.arithmetic.formats import holds
+from normcheck.arithmetic.moment_schedules import moments_schedule
+from normcheck.arithmetic.recurrences import RECURRENCES
+from normcheck.arithmetic.schedules import (
+    CLEAR,
+    COMPENSATE,
+    LESS,
+    LOAD,
+    MERGE,
+    MERGE_PARTIAL,
+    MERGE_TAIL,
+    TAKE,
+    TAKE_PARTIAL,
+    TAKE_TAIL,
+)
+from normcheck.arithmetic.sum_schedules import sum_schedule
 from normcheck.arithmetic.values import Elements, PerRow, Value
 
 if TYPE_CHECKING:
@@ -22,6 +37,8 @@ if TYPE_CHECKING:
     from normcheck.arithmetic.elementwise import Operation
     from normcheck.arithmetic.formats import Format
     from normcheck.arithmetic.orders import Order
+    from normcheck.arithmetic.recurrences import Recurrence
+    from normcheck.arithmetic.schedules import Schedule
 
 Kind = Literal["add", "multiply", "fma", "divide", "root", "compare", "absolute", "convert"]
 
@@ -81,9 +98,17 @@ class Counting(Arithmetic):
         """A token for one number of the row that is there before any pass."""
         return _number(form, 0)
 
+    def form_of(self, step: str) -> Format:
+        """The format of a step's results."""
+        return self.formats[step]
+
     def yields_mean(self, step: str) -> bool:
         """Whether the step's order is a mean of means."""
         return self.orders[step].is_mean
+
+    def order_of(self, step: str, order: Order) -> Order:  # noqa: ARG002  # as they are given
+        """The order of a step."""
+        return self.orders[step]
 
     def constant(self, step: str, value: float) -> PerRow:  # noqa: ARG002  # which number does not matter
         """A token for the number."""
@@ -101,12 +126,13 @@ class Counting(Arithmetic):
             self._add(step, kind, form, on_elements=count)
         return _number(form, _after(x, y, passed=x.length is None))
 
-    def moments(self, mean_step: str, sum_step: str, x: Elements, lanes: int, chunk: int) -> tuple[PerRow, PerRow]:
-        """The operations of Welford's recurrence for each element, and of Chan's formula for each merge."""
-        merges = _merges(self._length(x), lanes, chunk)
-        for step, each, merging in ((mean_step, _ACCEPT_MEAN, _MERGE_MEAN), (sum_step, _ACCEPT_SUM, _MERGE_SUM)):
-            for kind in ("add", "multiply", "divide"):
-                count = each.get(kind, 0) * self._length(x) + merging.get(kind, 0) * merges
+    def moments(
+        self, mean_step: str, sum_step: str, x: Elements, order: Order, chunk: int = 0, recurrence: str = "chan"
+    ) -> tuple[PerRow, PerRow]:
+        """The operations of the recurrence for each element, and for each merge."""
+        total = moments_operations(self._length(x), order, chunk, RECURRENCES[recurrence])
+        for step, operations in zip((mean_step, sum_step), total, strict=True):
+            for kind, count in operations.items():
                 self._add(step, kind, self.formats[step], on_elements=count)
         depth = _after(x, passed=True)
         return _number(self.formats[mean_step], depth), _number(self.formats[sum_step], depth)
@@ -165,11 +191,14 @@ def sum_operations(order: Order, n: int, *, fused: bool = False) -> dict[Kind, i
     additions. Kahan's: four a term. Means of means divide each term by the size of its block or multiply it by its
     share, and add up each block.
     """
+    order = order.resolved()
     if order.kind == "kahan":
         return {"add": 4 * n}
     if order.kind in ("sequential", "lanes"):
         merging = min(order.width or 1, n) - 1
         return {"fma": n, "add": merging} if fused else {"add": n + merging}
+    if order.is_scheduled:
+        return _scheduled_operations(order, n, fused=fused)
     if order.kind != "blocks":
         return {"add": n - 1}
     total: dict[Kind, int] = {"divide": 0, "multiply": 0, "add": 0}
@@ -183,6 +212,16 @@ def sum_operations(order: Order, n: int, *, fused: bool = False) -> dict[Kind, i
     return total
 
 
+def _scheduled_operations(order: Order, n: int, *, fused: bool) -> dict[Kind, int]:
+    """Each entry of a schedule is an addition; terms that begin an accumulator are products where fused, else free."""
+    plan = sum_schedule(n, order)
+    taken, merged = plan.count(TAKE, TAKE_TAIL, TAKE_PARTIAL), plan.count(MERGE, MERGE_TAIL, MERGE_PARTIAL)
+    merged += plan.count(LESS) + 4 * plan.count(COMPENSATE)
+    if fused:
+        return {"fma": taken, "add": merged, "multiply": plan.count(LOAD)}
+    return {"add": taken + merged}
+
+
 def selections(n: int, k: int) -> int:
     """Return the comparisons that suffice to find the k largest of n: n - k + (k - 1) ceil(log2(n - k + 2)).
 
@@ -192,19 +231,61 @@ def selections(n: int, k: int) -> int:
     return 0 if k >= n else n - k + (k - 1) * (n - k + 1).bit_length()
 
 
-_ACCEPT_MEAN: dict[Kind, int] = {"add": 3, "divide": 1}
-_ACCEPT_SUM: dict[Kind, int] = {"add": 1, "multiply": 1}
-"""Of one element: d = x - m; m += d / i; then M += d * (x - m), whose difference is the mean's."""
-_MERGE_MEAN: dict[Kind, int] = {"add": 2, "multiply": 1, "divide": 1}
-_MERGE_SUM: dict[Kind, int] = {"add": 2, "multiply": 3}
-"""Of two sets: c = nB / n, d = mB - mA, m = mA + d c; then M = (MA + MB) + d d (nA c)."""
+def moments_operations(
+    n: int, order: Order, chunk: int, recurrence: Recurrence
+) -> tuple[dict[Kind, int], dict[Kind, int]]:
+    """Return the operations of online moments of n elements by kind: in the mean's format, and in the sum's.
+
+    Merges of empty sets count where the recurrence carries them out.
+    """
+    plan = moments_schedule(n, order, chunk=chunk)
+    tail_take, tail_merge = recurrence.tail_take or recurrence.take, recurrence.tail_merge or recurrence.merge
+    merges = plan.count(MERGE)
+    if recurrence.merge.skips_empty:
+        merges = _sets(plan) - 1
+    mean: dict[Kind, int] = {}
+    total: dict[Kind, int] = {}
+    for how, times in (
+        (recurrence.take, plan.count(TAKE)),
+        (tail_take, plan.count(TAKE_TAIL)),
+        (recurrence.merge, merges),
+        (tail_merge, 0 if recurrence.merge.skips_empty else plan.count(MERGE_TAIL)),
+    ):
+        for into, operations in zip((mean, total), how.operations, strict=True):
+            for kind, count in operations.items():
+                into[kind] = into.get(kind, 0) + count * times
+    if not recurrence.merge.skips_empty:  # the share of nothing in nothing is no division
+        for kind, count in recurrence.merge.shares.items():
+            mean[kind] -= count * _merges_of_nothing(plan, n)
+    return mean, total
 
 
-def _merges(n: int, lanes: int, chunk: int) -> int:
-    """Merges of moments: of each lane's chunks, 0 where it has one only, and of the lanes that have elements."""
-    each = [n // lanes + (lane < n % lanes) for lane in range(min(lanes, n))]
-    chunks = sum(-(-m // chunk) - 1 for m in each) if chunk else 0
-    return chunks + len(each) - 1
+_MOST_WITHOUT = 1 << 17
+"""Rows of as many elements leave no accumulator without one: at most 4096 threads take vectors of at most 32."""
+
+
+def _merges_of_nothing(plan: Schedule, n: int) -> int:
+    """How many merges of the vectors or threads are of two empty sets."""
+    if n >= _MOST_WITHOUT:
+        return 0
+    filled, found = [False] * plan.accumulators, 0
+    for kind, into, source in zip(plan.kind.tolist(), plan.accumulator.tolist(), plan.source.tolist(), strict=True):
+        if kind in (MERGE, MERGE_TAIL):
+            found += kind == MERGE and not (filled[into] or filled[source])
+            filled[into] = filled[into] or filled[source]
+        else:
+            filled[into] = kind != CLEAR
+    return found
+
+
+def _sets(plan: Schedule) -> int:
+    """How many sets of elements a schedule makes before it merges any: each merge of two leaves one less."""
+    ordered = np.argsort(plan.accumulator, kind="stable")
+    kind, place = plan.kind[ordered], plan.accumulator[ordered]
+    takes = np.isin(kind, (TAKE, TAKE_TAIL))
+    begins = np.ones(len(kind), bool)
+    begins[1:] = (place[1:] != place[:-1]) | (kind[:-1] == CLEAR)
+    return int((takes & begins).sum())
 
 
 _ZERO = np.zeros((1, 1))

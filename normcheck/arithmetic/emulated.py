@@ -5,30 +5,33 @@ from __future__ import annotations
 import dataclasses
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from normcheck.arithmetic import online
 from normcheck.arithmetic.arithmetic import Arithmetic, V
-from normcheck.arithmetic.elementwise import MIXED, elementwise, mix, require_subnormals
+from normcheck.arithmetic.elementwise import MIXED, elementwise, require_subnormals
 from normcheck.arithmetic.events import Events, no_events
 from normcheck.arithmetic.formats import FLOAT32, Format, holds
-from normcheck.arithmetic.rounding import NEAREST, Rounding, carried_by_float32, general_constants
+from normcheck.arithmetic.moment_schedules import moments_schedule
+from normcheck.arithmetic.moments import Moments
+from normcheck.arithmetic.orders import PLAIN, Layout
+from normcheck.arithmetic.recurrences import RECURRENCES
+from normcheck.arithmetic.rounding import NEAREST, Rounding, carried_by_float32
 from normcheck.arithmetic.summation import summation
 from normcheck.arithmetic.values import Array, Elements, PerRow, Value, product_degree
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
+    from normcheck.arithmetic.accumulation import Summation
     from normcheck.arithmetic.arithmetic import RunningSum
     from normcheck.arithmetic.elementwise import Operation
     from normcheck.arithmetic.orders import Order
-    from normcheck.arithmetic.summation import Summation
 
 
-_ROW_STEPS = frozenset({"count", "saved", "running-update", "grad-parameter"})
-"""Steps that only ever compute one number a row, always in float64 with a rounding."""
+_PARTIALS = {"sum": "partial", "sum-mean": "partial-mean"}
+"""Which step has the format of which step's partial sums."""
 
 
 @dataclass(slots=True)
@@ -44,27 +47,33 @@ class StepRecord:
 class Machine:
     """What a run computes with: the format of each step, the orders of its sums, and the rounding.
 
-    formats: step name -> format. orders: name of the summing step -> order. magnitudes_only: results are wanted for
-    their size alone, so float32 may carry formats whose subnormals it would round twice.
+    formats: step name -> format; "partial" and "partial-mean" are those in which partial sums of the steps "sum" and
+    "sum-mean" are added, where the order says so and they are given. orders: name of the summing step -> order.
+    magnitudes_only: results are wanted for their size alone, so float32 may carry formats whose subnormals it would
+    round twice. layout: how the elements of a row lie, for the orders that ask.
     """
 
     formats: Mapping[str, Format]
     orders: Mapping[str, Order]
     rounding: Rounding = NEAREST
     magnitudes_only: bool = False
+    layout: Layout = PLAIN
 
-    @functools.cached_property
-    def fast(self) -> bool:
-        """Whether float32 carries all that happens to elements."""
+    def carries(self, form: Format) -> bool:
+        """Whether float32 carries what is rounded to a format."""
         if self.magnitudes_only:
-            return all(form.emax <= FLOAT32.emax for form in self.formats.values())
-        forms = {form for step, form in self.formats.items() if step not in _ROW_STEPS}
-        return all(carried_by_float32(form, self.rounding) for form in forms)
+            return form.emax <= FLOAT32.emax
+        return carried_by_float32(form, self.rounding)
 
     def unbounded(self) -> Machine:
         """The same with exponents so wide that nothing overflows, precision as before: for magnitudes."""
         formats = {step: _unbounded(form) for step, form in self.formats.items()}
-        return Machine(formats, self.orders, NEAREST, magnitudes_only=True)
+        return Machine(formats, self.orders, NEAREST, magnitudes_only=True, layout=self.layout)
+
+    def partial_of(self, step: str) -> Format:
+        """The format in which partial sums of a step are added: its own, where none is given."""
+        own = self.formats[step]
+        return self.formats.get(_PARTIALS.get(step, ""), own)
 
 
 _NARROW_PRECISION = 11
@@ -92,8 +101,7 @@ class Emulated(Arithmetic):
         self.machine = machine
         self.first_row = first_row
         self.steps: dict[str, StepRecord] = {}
-        self._fast = machine.fast
-        self._dtype = np.float32 if self._fast else np.float64
+        self._fast = functools.cache(machine.carries)
         self._rounding = dataclasses.replace(machine.rounding, daz=False)  # operands are flushed by their own format
         self._operation = 0
 
@@ -122,11 +130,15 @@ class Emulated(Arithmetic):
         total = self._summation(step, x, degree, self.n if x.length is None else x.length)
         for index in range(x.parts):
             total.add(x.part(index), None if y is None else y.part(index))
-        return PerRow(total.finish(), self.machine.formats[step], degree)
+        return PerRow(total.finish(), total.result_form, degree)
 
     def form_of(self, step: str) -> Format:
         """The format of a step's results."""
         return self.machine.formats[step]
+
+    def order_of(self, step: str, order: Order) -> Order:  # noqa: ARG002  # the machine's own
+        """The order of a step."""
+        return self.machine.orders[step]
 
     def running_sum(self, step: str, like: Elements, terms: int) -> RunningSum:
         """An empty sum of each row in the step's order."""
@@ -134,38 +146,47 @@ class Emulated(Arithmetic):
 
     def _summation(self, step: str, like: Elements, degree: int | None, terms: int) -> Summation:
         record, key = self._begin(step, degree)
-        fast = self._fast and _all_in((like,), record.form)
-        order, rounding = self.machine.orders[step], self.machine.rounding
-        return summation(self.rows, terms, order, record.form, rounding, record.events, fast=fast, key=key << 8)
+        fast = self._fast(record.form) and _all_in((like,), record.form)
+        return summation(
+            self.rows,
+            terms,
+            self.machine.orders[step],
+            record.form,
+            self.machine.rounding,
+            record.events,
+            fast=fast,
+            key=key << 8,
+            partial=self.machine.partial_of(step),
+            layout=self._layout(terms),
+        )
+
+    def _layout(self, terms: int) -> Layout:
+        """The layout where terms are the row's elements; of sums over something else nothing is known."""
+        return self.machine.layout if terms == self.n else Layout(threads=self.machine.layout.threads)
 
     def _inner(self, step: str, x: Elements, rows: int, length: int) -> PerRow:
         record, _ = self._begin(step, x.degree)
-        inner = Emulated(self.machine, rows, length, self.first_row)
+        inner = Emulated(dataclasses.replace(self.machine, layout=PLAIN), rows, length, self.first_row)
         inner._operation = self._operation  # random bits go on where they are here
         total = inner.sum(step, x)
         self._operation = inner._operation
         record.events.take(inner.steps[step].events)
         return total
 
-    def moments(self, mean_step: str, sum_step: str, x: Elements, lanes: int, chunk: int) -> tuple[PerRow, PerRow]:
-        """Mean and sum of squared deviations by Welford's recurrence, every operation rounded."""
+    def moments(
+        self, mean_step: str, sum_step: str, x: Elements, order: Order, chunk: int = 0, recurrence: str = "chan"
+    ) -> tuple[PerRow, PerRow]:
+        """Mean and sum of squared deviations by a recurrence, every operation rounded."""
         squared = product_degree(x.degree, x.degree)
         (mean_record, key), (sum_record, _) = self._begin(mean_step, x.degree), self._begin(sum_step, squared)
-        records = (mean_record, sum_record)
-        online_part: Any = online.online_part
-        online_finish: Any = online.online_finish
-        constants = [general_constants(r.form, self.machine.rounding) for r in records]
-        counters = [c for r in records for c in (r.events.counts, r.events.extremes, r.events.flags)]
-        draw = np.array([mix(self.machine.rounding.seed, key), 0], np.uint64)
-        state = np.zeros((self.rows, 6, lanes))
-        for index in range(x.parts):
-            part = np.ascontiguousarray(x.part(index), dtype=np.float64)
-            online_part(part, state, chunk, *constants, draw, *counters)
-        mean, total = np.empty((self.rows, 1)), np.empty((self.rows, 1))
-        online_finish(state, *constants, draw, *counters, mean, total)
-        for record in records:
-            record.events.operations += int(record.events.counts[online.OPERATIONS])
-            record.events.counts[online.OPERATIONS] = 0
+        schedule = moments_schedule(self.n, order, self._layout(self.n), chunk)
+        how, rounding = RECURRENCES[recurrence], self.machine.rounding
+        forms, fast = (mean_record.form, sum_record.form), _all_in((x,), FLOAT32)
+        moments = Moments(self.rows, self.n, schedule, how, rounding, forms, key=key, fast=fast)
+        events = (mean_record.events, sum_record.events)
+        for part in _parts(x, whole=not schedule.in_order):
+            moments.add(part, events)
+        mean, total = moments.finish(events)
         return PerRow(mean, mean_record.form, x.degree), PerRow(total, sum_record.form, squared)
 
     def convert(self, step: str, x: V) -> V:
@@ -186,6 +207,8 @@ class Emulated(Arithmetic):
         record, key = self._begin(step, degree)
         first_format = record.form if within is None else self.machine.formats[within]
         two = first_format != record.form and holds(first_format, record.form)
+
+        whole = next((o for o in operands if isinstance(o, Elements)), None)
 
         def run(index: int, first: bool, fast: bool, mixed: bool) -> Array:
             arrays = tuple(self._array(o, index, first_format) for o in operands)
@@ -216,19 +239,21 @@ class Emulated(Arithmetic):
                 key=draw + 1,
                 absorb=operation == "add",
             )
-            if first and operation == "subtract":
-                events.cancelled_bits = max(events.cancelled_bits, _cancelled_bits(arrays, rounded))
+            if first and (operation == "subtract" or (operation == "fma" and whole is None)):
+                terms = arrays if operation == "subtract" else (_product(*arrays[:2]), arrays[2])
+                events.cancelled_bits = max(events.cancelled_bits, _cancelled_bits(terms, rounded))
             return rounded
 
-        whole = next((o for o in operands if isinstance(o, Elements)), None)
         if whole is None:
             return PerRow(run(0, True, False, False), record.form, degree)
-        fast = self._fast and (operation in ("copy", "absolute") or _all_in(operands, record.form))
-        mixed = self._fast and not fast and operation in MIXED and _is_mixed(operands, record.form)
+        carried = self._fast(record.form)
+        dtype = np.float32 if carried else np.float64
+        fast = carried and (operation in ("copy", "absolute") or _all_in(operands, record.form))
+        mixed = carried and not fast and operation in MIXED and _is_mixed(operands, record.form)
 
         def compute(index: int, first: bool) -> Array:
             out = run(index, first, fast, mixed)
-            return out if out.dtype == self._dtype else out.astype(self._dtype)
+            return out if out.dtype == dtype else out.astype(dtype)
 
         out = Elements(compute, whole.parts, record.form, degree, length=whole.length)
         if whole.parts == 1:
@@ -252,6 +277,12 @@ class Emulated(Arithmetic):
         return np.full((self.rows, 1), value.data[0, 0])
 
 
+def _parts(x: Elements, *, whole: bool) -> Iterable[Array]:
+    """The parts of every row; `whole`: as one."""
+    parts = (x.part(index) for index in range(x.parts))
+    return [np.concatenate(list(parts), axis=1)] if whole and x.parts > 1 else parts
+
+
 def _all_in(values: tuple[Value, ...], form: Format) -> bool:
     return all(v.form is not None and holds(form, v.form) for v in values)
 
@@ -263,6 +294,13 @@ _ODD_BITS = 2
 def _is_mixed(values: tuple[Value, ...], form: Format) -> bool:
     """Whether all are numbers of float32, and the format is narrow enough for `kernels.mixed_elementwise`."""
     return form.precision + _ODD_BITS <= FLOAT32.precision and _all_in(values, FLOAT32)
+
+
+def _product(a: Array, b: Array) -> Array:
+    """The first term of a fused multiply-add, up to float64's roundoff."""
+    with np.errstate(all="ignore"):
+        product: Array = a * b
+        return product
 
 
 def _largest(x: Array) -> Array:

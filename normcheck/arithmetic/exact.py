@@ -14,6 +14,7 @@ from normcheck.arithmetic.values import Array, Elements, PerRow, Value, product_
 if TYPE_CHECKING:
     from normcheck.arithmetic.arithmetic import RunningSum
     from normcheck.arithmetic.elementwise import Operation
+    from normcheck.arithmetic.orders import Order
 
 
 class Exact(Arithmetic):
@@ -43,7 +44,15 @@ class Exact(Arithmetic):
     def _inner(self, step: str, x: Elements, rows: int, length: int) -> PerRow:
         return Exact(rows, length).sum(step, x)
 
-    def moments(self, mean_step: str, sum_step: str, x: Elements, lanes: int, chunk: int) -> tuple[PerRow, PerRow]:  # noqa: ARG002
+    def moments(
+        self,
+        mean_step: str,
+        sum_step: str,
+        x: Elements,
+        order: Order,  # noqa: ARG002
+        chunk: int = 0,  # noqa: ARG002
+        recurrence: str = "chan",  # noqa: ARG002
+    ) -> tuple[PerRow, PerRow]:
         """Mean and sum of squared deviations, in two passes: the same numbers, up to float64's roundoff."""
         mean = self.divide(mean_step, self.sum(sum_step, x), self.constant(mean_step, float(self.n)))
         c = self.subtract(mean_step, x, mean)
@@ -100,6 +109,8 @@ def _apply(operation: Operation, operands: list[Array]) -> Array:
             np.copyto(out, operands[0])
         elif operation == "rsqrt":
             np.divide(1.0, np.sqrt(operands[0]), out=out)
+        elif operation == "fma":
+            np.add(np.multiply(operands[0], operands[1]), operands[2], out=out)
         else:
             _UFUNCS[operation](*operands, out=out)
     return out

@@ -46,7 +46,19 @@ def _fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:  # noqa: ARG001
     return signature, codegen
 
 
+@intrinsic
+def _fma32(typing_context: Any, a: Any, b: Any, c: Any) -> Any:  # noqa: ARG001
+    """float32 a * b + c with one rounding."""
+    signature = types.float32(types.float32, types.float32, types.float32)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
+        return builder.fma(*args)
+
+    return signature, codegen
+
+
 fma: Any = _fma  # to the type checker, one that takes three numbers
+fma32: Any = _fma32
 
 
 @jit

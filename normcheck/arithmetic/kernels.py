@@ -210,7 +210,7 @@ def fast_elementwise(
                 u[j] = np.uint32(_fast_round(np.uint32(w & _ABS), k) | np.uint32(w & _SIGN))
             if absorb:
                 counts[ABSORBED] += _fast_absorbed(ac, bc, scalar, v, oc)
-    _merge_extremes(largest, least, extremes)
+    merge_extremes(largest, least, extremes)
 
 
 @jit
@@ -328,7 +328,7 @@ def are_compiled() -> bool:
 
 
 @jit
-def _merge_extremes(largest: Any, least: Any, extremes: Any) -> None:
+def merge_extremes(largest: Any, least: Any, extremes: Any) -> None:
     """Add largest and smallest magnitude bits (the latter less 1) of finite values to a step's extremes."""
     big = np.float64(np.uint32(largest).view(np.float32))
     if big > extremes[0]:

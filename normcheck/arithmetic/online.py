@@ -1,4 +1,4 @@
-"""JIT kernel of online moments: Welford's recurrence in lanes and chunks, merged by Chan, Golub and LeVeque."""
+"""JIT kernel of online moments: a schedule of elements and merges, carried out with a recurrence's flags."""
 
 from __future__ import annotations
 
@@ -7,34 +7,63 @@ from typing import Any
 import numpy as np
 
 from normcheck.arithmetic.general import _record, _uniform, general_step
-from normcheck.arithmetic.kernels import ABSORBED, ADD, DIVIDE, MULTIPLY, SUBTRACT, jit
+from normcheck.arithmetic.kernels import ABSORBED, ADD, DIVIDE, FMA, MULTIPLY, SUBTRACT, jit
+from normcheck.arithmetic.schedules import CLEAR as _CLEAR
+from normcheck.arithmetic.schedules import MERGE as _MERGE_ENTRY
+from normcheck.arithmetic.schedules import TAKE as _TAKE
+from normcheck.arithmetic.schedules import TAKE_TAIL as _TAKE_TAIL
 
 OPERATIONS = 5
 """Place of the operations in a step's counts, which is free there."""
-MEAN, TOTAL, COUNT, WHOLE_MEAN, WHOLE_TOTAL, WHOLE_COUNT = range(6)
-"""Planes of the state: the chunk under way, and all chunks of the lane merged so far."""
+MEAN, TOTAL, COUNT = range(3)
+"""Planes of the state, (rows, 3, accumulators)."""
+_MERGE_CODES, _TAIL_CODES = 3, 11
+"""Places in a recurrence's codes: of the merge, and of the scalar flavours."""
 
 
 @jit
-def _round(op: Any, a: Any, b: Any, k: Any, draw: Any, counts: Any, extremes: Any, flags: Any, row: Any) -> Any:
+def _round(op: Any, a: Any, b: Any, c: Any, k: Any, draw: Any, counts: Any, extremes: Any, flags: Any, row: Any) -> Any:
     """One rounded, recorded operation. draw: [key, index] of the random numbers, the index moves on."""
     uniform = 0.0
     if k[4] == 4:
         uniform = _uniform(draw[0], draw[1])
         draw[1] += 1
-    r, events, size = general_step(op, a, b, 0.0, k, uniform)
+    r, events, size = general_step(op, a, b, c, k, uniform)
     _record(events, size, counts, extremes, flags, row)
     counts[OPERATIONS] += 1
     if op == ADD and b != 0.0 and r == a and np.isfinite(a):
+        counts[ABSORBED] += 1
+    if op == FMA and r == c and a * b != 0.0 and np.isfinite(c):
         counts[ABSORBED] += 1
     return r
 
 
 @jit
+def _plus(
+    fused: Any,
+    whole: Any,
+    a: Any,
+    b: Any,
+    k: Any,
+    draw: Any,
+    counts: Any,
+    extremes: Any,
+    flags: Any,
+    row: Any,
+) -> Any:
+    """whole + a * b, with one rounding or two."""
+    if fused:
+        return _round(FMA, a, b, whole, k, draw, counts, extremes, flags, row)
+    term = _round(MULTIPLY, a, b, 0.0, k, draw, counts, extremes, flags, row)
+    return _round(ADD, whole, term, 0.0, k, draw, counts, extremes, flags, row)
+
+
+@jit
 def _accept(
     s: Any,
-    lane: Any,
+    place: Any,
     x: Any,
+    how: Any,
     km: Any,
     kt: Any,
     draw: Any,
@@ -47,78 +76,146 @@ def _accept(
     row: Any,
 ) -> None:
     """d = x - m; m += d / i; M += d * (x - m)."""
-    s[COUNT, lane] += 1.0
-    d = _round(SUBTRACT, x, s[MEAN, lane], km, draw, cm, em, fm, row)
-    q = _round(DIVIDE, d, s[COUNT, lane], km, draw, cm, em, fm, row)
-    s[MEAN, lane] = _round(ADD, s[MEAN, lane], q, km, draw, cm, em, fm, row)
-    rest = _round(SUBTRACT, x, s[MEAN, lane], km, draw, cm, em, fm, row)
-    term = _round(MULTIPLY, d, rest, kt, draw, ct, et, ft, row)
-    s[TOTAL, lane] = _round(ADD, s[TOTAL, lane], term, kt, draw, ct, et, ft, row)
+    s[COUNT, place] += 1.0
+    d = _round(SUBTRACT, x, s[MEAN, place], 0.0, km, draw, cm, em, fm, row)
+    if how[0]:
+        share = general_step(DIVIDE, 1.0, s[COUNT, place], 0.0, km, 0.5)[0]
+        s[MEAN, place] = _plus(how[1], s[MEAN, place], d, share, km, draw, cm, em, fm, row)
+    else:
+        q = _round(DIVIDE, d, s[COUNT, place], 0.0, km, draw, cm, em, fm, row)
+        s[MEAN, place] = _round(ADD, s[MEAN, place], q, 0.0, km, draw, cm, em, fm, row)
+    rest = _round(SUBTRACT, x, s[MEAN, place], 0.0, km, draw, cm, em, fm, row)
+    s[TOTAL, place] = _plus(how[2], s[TOTAL, place], d, rest, kt, draw, ct, et, ft, row)
+
+
+@jit
+def _shares(na: Any, nb: Any, how: Any, k: Any, draw: Any, counts: Any, extremes: Any, flags: Any, row: Any) -> Any:
+    """(a, b, r): the shares of the sets in the whole, as the merge needs them, and 1 / n."""
+    n = na + nb
+    if n == 0.0:
+        return 0.0, 0.0, 1.0
+    if how[1] == 2:
+        return 0.0, 0.0, _round(DIVIDE, 1.0, n, 0.0, k, draw, counts, extremes, flags, row)
+    a = 0.0
+    if how[0]:
+        r = _round(DIVIDE, 1.0, n, 0.0, k, draw, counts, extremes, flags, row)
+        if how[1] == 1:
+            a = _round(MULTIPLY, na, r, 0.0, k, draw, counts, extremes, flags, row)
+        return a, _round(MULTIPLY, nb, r, 0.0, k, draw, counts, extremes, flags, row), r
+    if how[1] == 1:
+        a = _round(DIVIDE, na, n, 0.0, k, draw, counts, extremes, flags, row)
+    return a, _round(DIVIDE, nb, n, 0.0, k, draw, counts, extremes, flags, row), 0.0
+
+
+@jit
+def _between(
+    d: Any,
+    na: Any,
+    nb: Any,
+    shares: Any,
+    how: Any,
+    k: Any,
+    draw: Any,
+    counts: Any,
+    extremes: Any,
+    flags: Any,
+    row: Any,
+) -> Any:
+    """The two factors whose product is added to the sums of squared deviations."""
+    a, b, r = shares
+    if how[2] == 1:
+        left = _round(MULTIPLY, d, na, 0.0, k, draw, counts, extremes, flags, row)
+        return left, _round(MULTIPLY, b, d, 0.0, k, draw, counts, extremes, flags, row)
+    dd = _round(MULTIPLY, d, d, 0.0, k, draw, counts, extremes, flags, row)
+    if how[2] == 0:
+        return dd, _round(MULTIPLY, na, b, 0.0, k, draw, counts, extremes, flags, row)
+    if how[2] == 2:
+        return _round(MULTIPLY, dd, b, 0.0, k, draw, counts, extremes, flags, row), na
+    first = a if how[2] == 4 else na
+    left = _round(MULTIPLY, dd, first, 0.0, k, draw, counts, extremes, flags, row)
+    if how[2] == 3:
+        return left, b
+    second = b if how[2] == 4 else nb
+    left = _round(MULTIPLY, left, second, 0.0, k, draw, counts, extremes, flags, row)
+    return left, na + nb if how[2] == 4 else r
 
 
 @jit
 def _merge(
-    a: Any, b: Any, km: Any, kt: Any, draw: Any, cm: Any, em: Any, fm: Any, ct: Any, et: Any, ft: Any, row: Any
-) -> Any:
-    """(m, M, n) of two sets merged: c = nB / n, m = mA + d c, M = (MA + MB) + d d (nA c), d = mB - mA."""
-    if a[2] == 0.0:
-        return b
-    if b[2] == 0.0:
-        return a
-    n = a[2] + b[2]
-    c = _round(DIVIDE, b[2], n, km, draw, cm, em, fm, row)
-    d = _round(SUBTRACT, b[0], a[0], km, draw, cm, em, fm, row)
-    t = _round(MULTIPLY, d, c, km, draw, cm, em, fm, row)
-    mean = _round(ADD, a[0], t, km, draw, cm, em, fm, row)
-    total = _round(ADD, a[1], b[1], kt, draw, ct, et, ft, row)
-    dd = _round(MULTIPLY, d, d, kt, draw, ct, et, ft, row)
-    weight = _round(MULTIPLY, a[2], c, kt, draw, ct, et, ft, row)
-    between = _round(MULTIPLY, dd, weight, kt, draw, ct, et, ft, row)
-    return mean, _round(ADD, total, between, kt, draw, ct, et, ft, row), n
+    s: Any,
+    into: Any,
+    source: Any,
+    how: Any,
+    km: Any,
+    kt: Any,
+    draw: Any,
+    cm: Any,
+    em: Any,
+    fm: Any,
+    ct: Any,
+    et: Any,
+    ft: Any,
+    row: Any,
+) -> None:
+    """Merge a set into another: see `recurrences.Merge`."""
+    first, second = (source, into) if how[7] else (into, source)
+    ma, ta, na = s[MEAN, first], s[TOTAL, first], s[COUNT, first]
+    mb, tb, nb = s[MEAN, second], s[TOTAL, second], s[COUNT, second]
+    s[COUNT, into] = na + nb
+    if how[6] and (na == 0.0 or nb == 0.0):
+        if na == 0.0:
+            s[MEAN, into], s[TOTAL, into] = mb, tb
+        return
+    shares = _shares(na, nb, how, km, draw, cm, em, fm, row)
+    d = _round(SUBTRACT, mb, ma, 0.0, km, draw, cm, em, fm, row)
+    if how[1] == 0:
+        s[MEAN, into] = _plus(how[3], ma, d, shares[1], km, draw, cm, em, fm, row)
+    else:
+        a, b = (shares[0], shares[1]) if how[1] == 1 else (na, nb)
+        second = _round(MULTIPLY, b, mb, 0.0, km, draw, cm, em, fm, row)
+        mean = _plus(how[3], second, ma, a, km, draw, cm, em, fm, row)
+        s[MEAN, into] = mean if how[1] == 1 else _round(MULTIPLY, mean, shares[2], 0.0, km, draw, cm, em, fm, row)
+    held, new = s[TOTAL, into], s[TOTAL, source]
+    left = tb if how[5] else _round(ADD, held, new, 0.0, kt, draw, ct, et, ft, row)
+    p, q = _between(d, na, nb, shares, how, kt, draw, ct, et, ft, row)
+    total = _plus(how[4], left, p, q, kt, draw, ct, et, ft, row)
+    s[TOTAL, into] = _round(ADD, ta, total, 0.0, kt, draw, ct, et, ft, row) if how[5] else total
 
 
 @jit
 def online_part(
-    x: Any, state: Any, chunk: Any, km: Any, kt: Any, draw: Any, cm: Any, em: Any, fm: Any, ct: Any, et: Any, ft: Any
+    x: Any,
+    first: Any,
+    state: Any,
+    kind: Any,
+    accumulator: Any,
+    source: Any,
+    codes: Any,
+    km: Any,
+    kt: Any,
+    draw: Any,
+    cm: Any,
+    em: Any,
+    fm: Any,
+    ct: Any,
+    et: Any,
+    ft: Any,
 ) -> None:
-    """Take rows of x (rows, m) float64 into state (rows, 6, W); a lane merges after every `chunk` elements (0: never).
+    """Carry out entries of a schedule on rows of x (rows, m) float64, whose elements begin with number `first`.
 
-    km, kt: constants of the mean's and the sum's format; (cm, em, fm), (ct, et, ft): counts, extremes and flags of
-    the two steps.
+    state: (rows, 3, accumulators). codes: a recurrence's. km, kt: constants of the mean's and the sum's format;
+    (cm, em, fm), (ct, et, ft): counts, extremes and flags of the two steps.
     """
-    rows, m = x.shape
-    width = state.shape[2]
-    for i in range(rows):
-        s = state[i]
-        for j in range(m):
-            lane = j % width
-            _accept(s, lane, x[i, j], km, kt, draw, cm, em, fm, ct, et, ft, i)
-            if chunk and s[COUNT, lane] == chunk:
-                _close(s, lane, km, kt, draw, cm, em, fm, ct, et, ft, i)
-
-
-@jit
-def _close(
-    s: Any, lane: Any, km: Any, kt: Any, draw: Any, cm: Any, em: Any, fm: Any, ct: Any, et: Any, ft: Any, row: Any
-) -> None:
-    """Merge the lane's chunk into what the lane has, and begin the next."""
-    whole = (s[WHOLE_MEAN, lane], s[WHOLE_TOTAL, lane], s[WHOLE_COUNT, lane])
-    part = (s[MEAN, lane], s[TOTAL, lane], s[COUNT, lane])
-    merged = _merge(whole, part, km, kt, draw, cm, em, fm, ct, et, ft, row)
-    s[WHOLE_MEAN, lane], s[WHOLE_TOTAL, lane], s[WHOLE_COUNT, lane] = merged
-    s[MEAN, lane] = s[TOTAL, lane] = s[COUNT, lane] = 0.0
-
-
-@jit
-def online_finish(
-    state: Any, km: Any, kt: Any, draw: Any, cm: Any, em: Any, fm: Any, ct: Any, et: Any, ft: Any, mean: Any, total: Any
-) -> None:
-    """Merge the lanes of each row, first to last, into mean and total, (rows, 1) each."""
     for i in range(state.shape[0]):
         s = state[i]
-        whole = (0.0, 0.0, 0.0)
-        for lane in range(state.shape[2]):
-            _close(s, lane, km, kt, draw, cm, em, fm, ct, et, ft, i)
-            part = (s[WHOLE_MEAN, lane], s[WHOLE_TOTAL, lane], s[WHOLE_COUNT, lane])
-            whole = _merge(whole, part, km, kt, draw, cm, em, fm, ct, et, ft, i)
-        mean[i, 0], total[i, 0] = whole[0], whole[1]
+        for e in range(kind.size):
+            what, place, j = kind[e], accumulator[e], source[e]
+            if what == _CLEAR:
+                s[:, place] = 0.0
+            elif what in (_TAKE, _TAKE_TAIL):
+                how = codes[:_MERGE_CODES] if what == _TAKE else codes[_TAIL_CODES : _TAIL_CODES + _MERGE_CODES]
+                _accept(s, place, x[i, j - first], how, km, kt, draw, cm, em, fm, ct, et, ft, i)
+            else:
+                tail = what != _MERGE_ENTRY
+                how = codes[_TAIL_CODES + _MERGE_CODES :] if tail else codes[_MERGE_CODES:_TAIL_CODES]
+                _merge(s, place, j, how, km, kt, draw, cm, em, fm, ct, et, ft, i)

@@ -1,4 +1,4 @@
-"""JIT kernels of sums with a running accumulator: lanes, of which a sequential sum is one with a single lane.
+"""JIT kernels of sums: running accumulators in lanes (a sequential sum has one), Kahan's, and any schedule.
 
 Every addition is rounded to the accumulator's format. Trees, pairwise sums and blocks need no kernel
 of their own: they are element-wise additions of halves (`operations`).
@@ -19,14 +19,17 @@ from normcheck.arithmetic.kernels import (
     _SIGN,
     ABSORBED,
     ADD,
+    COPY,
     FMA,
+    MULTIPLY,
     SUBNORMAL,
     SUBTRACT,
     _constants,
     _fast_round,
-    _merge_extremes,
     jit,
+    merge_extremes,
 )
+from normcheck.arithmetic.schedules import CLEAR, COMPENSATE, LESS, LOAD, MERGE, MERGE_PARTIAL, TAKE_PARTIAL
 
 
 @jit
@@ -88,7 +91,7 @@ def fast_lanes(x: Any, acc: Any, k: Any, counts: Any, extremes: Any, suspect: An
             for j in range(width):
                 counts[ABSORBED] += absorbed[j]
                 counts[SUBNORMAL] += below[j]
-        _merge_extremes(largest, smallest, extremes)
+        merge_extremes(largest, smallest, extremes)
 
 
 @jit
@@ -144,27 +147,96 @@ def kahan(x: Any, acc: Any, compensation: Any, k: Any, key: Any, counts: Any, ex
     y = x - c;  t = acc + y;  c = (t - acc) - y;  acc = t. acc, compensation: (rows, 1).
     """
     rows, n = x.shape
-    stochastic = k[4] == 4
-    steps = ((SUBTRACT, 0), (ADD, 1), (SUBTRACT, 2), (SUBTRACT, 3))
     for i in range(rows):
-        row_flags = flags[i]
         for j in range(n):
-            s, c = acc[i, 0], compensation[i, 0]
-            y = t = d = 0.0
-            for op, place in steps:
-                left = x[i, j] if place == 0 else (s if place == 1 else (t if place == 2 else d))
-                right = c if place == 0 else (y if place == 1 else (s if place == 2 else y))
-                uniform = _uniform(key, 4 * (i * n + j) + place) if stochastic else 0.0
-                r, events, size = general_step(op, left, right, 0.0, k, uniform)
-                _record(events, size, counts, extremes, row_flags, 0)
-                if place == 0:
-                    y = r
-                elif place == 1:
-                    t = r
-                elif place == 2:
-                    d = r
-                else:
-                    compensation[i, 0] = r
-            if t == s and x[i, j] != 0.0 and compensation[i, 0] == c and np.isfinite(s):
+            before, first = (acc[i, 0], compensation[i, 0]), 4 * (i * n + j)
+            acc[i, 0], compensation[i, 0] = _kahan_step(before, x[i, j], k, key, first, counts, extremes, flags[i])
+
+
+@jit
+def _kahan_step(before: Any, term: Any, k: Any, key: Any, first: Any, counts: Any, extremes: Any, flags: Any) -> Any:
+    """Return the next total and compensation. first: number of the step's first random number."""
+    s, c = before
+    stochastic = k[4] == 4
+    y = t = d = after = 0.0
+    for op, place in ((SUBTRACT, 0), (ADD, 1), (SUBTRACT, 2), (SUBTRACT, 3)):
+        left = term if place == 0 else (s if place == 1 else (t if place == 2 else d))
+        right = c if place == 0 else (y if place == 1 else (s if place == 2 else y))
+        uniform = _uniform(key, first + place) if stochastic else 0.0
+        r, events, size = general_step(op, left, right, 0.0, k, uniform)
+        _record(events, size, counts, extremes, flags, 0)
+        if place == 0:
+            y = r
+        elif place == 1:
+            t = r
+        elif place == 2:
+            d = r
+        else:
+            after = r
+    if t == s and term != 0.0 and after == c and np.isfinite(s):
+        counts[ABSORBED] += 1
+    return t, after
+
+
+@jit
+def scheduled(
+    x: Any,
+    y: Any,
+    fused: Any,
+    first: Any,
+    kind: Any,
+    accumulator: Any,
+    source: Any,
+    acc: Any,
+    k: Any,
+    kp: Any,
+    key: Any,
+    counts: Any,
+    extremes: Any,
+    flags: Any,
+) -> None:
+    """Carry out entries of a schedule on rows of x (rows, m) float64, whose elements begin with number `first`.
+
+    Where `fused`, the terms are x * y, added by fused multiply-add (or rounded, where they begin an accumulator).
+    acc: (rows, accumulators) float64. k, kp: constants of the sum's format and of that of partial sums. An element
+    that begins an accumulator is no operation, but for the rounding where it is no number of the format.
+    """
+    entries = kind.size
+    stochastic = k[4] == 4
+    loads = k.copy()
+    if not fused:
+        loads[8] = 0.0  # what is only moved is not flushed
+    for i in range(acc.shape[0]):
+        row_flags = flags[i : i + 1]
+        for e in range(entries):
+            what, place, j = kind[e], accumulator[e], source[e]
+            if what == CLEAR:
+                acc[i, place] = 0.0
+                continue
+            uniform = _uniform(key, i * entries + e) if stochastic else 0.0
+            constants = kp if what in (TAKE_PARTIAL, MERGE_PARTIAL) else k
+            merges = what >= MERGE
+            term = (-acc[i, j] if what == LESS else acc[i, j]) if merges else x[i, j - first]
+            if what == LOAD:
+                factor = y[i, j - first] if fused else 1.0
+                r, events, size = general_step(MULTIPLY if fused else COPY, term, factor, 0.0, loads, uniform)
+                if fused or r != term:
+                    _record(events, size, counts, extremes, row_flags, 0)
+                acc[i, place] = r
+                continue
+            before = acc[i, place]
+            if what == COMPENSATE:
+                first_number = 4 * ((acc.shape[0] + i) * entries + e)  # beyond those of single steps
+                pair = before, acc[i, place + 1]
+                r, rest = _kahan_step(pair, term, k, key, first_number, counts, extremes, row_flags)
+                acc[i, place], acc[i, place + 1] = r, rest if np.isfinite(r) else 0.0
+                continue
+            if fused and not merges:
+                r, events, size = general_step(FMA, term, y[i, j - first], before, constants, uniform)
+                term *= y[i, j - first]
+            else:
+                r, events, size = general_step(ADD, before, term, 0.0, constants, uniform)
+            _record(events, size, counts, extremes, row_flags, 0)
+            if r == before and term != 0.0 and np.isfinite(before):
                 counts[ABSORBED] += 1
-            acc[i, 0] = t
+            acc[i, place] = r

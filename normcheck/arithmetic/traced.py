@@ -67,9 +67,11 @@ class Traced(Emulated):
         self._keep(step, "sum", (x,) if y is None else (x, y), out, order=self.machine.orders[step])
         return out
 
-    def moments(self, mean_step: str, sum_step: str, x: Elements, lanes: int, chunk: int) -> tuple[PerRow, PerRow]:
-        """Mean and sum of squared deviations by Welford's recurrence."""
-        mean, total = super().moments(mean_step, sum_step, x, lanes, chunk)
+    def moments(
+        self, mean_step: str, sum_step: str, x: Elements, order: Order, chunk: int = 0, recurrence: str = "chan"
+    ) -> tuple[PerRow, PerRow]:
+        """Mean and sum of squared deviations by a recurrence."""
+        mean, total = super().moments(mean_step, sum_step, x, order, chunk, recurrence)
         self._keep(mean_step, "moments", (x,), mean)
         self._keep(sum_step, "moments", (x,), total)
         return mean, total
