@@ -19,11 +19,13 @@ Weight norms divide by a sum and not by a mean: C = 1 and k = 1 for all of them.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from normcheck.arithmetic.orders import DEFAULT_LANES, Order
 from normcheck.arithmetic.values import PART, Array, Elements, PerRow, Value
 from normcheck.norms.variance import mean_of
 
@@ -56,16 +58,26 @@ FOLLOWS: dict[str, str] = {
     "grad-store": "store",
     "grad-weight": "sum",
     "grad-bias": "sum-mean",
-    "grad-parameter": "running-update",
+    "grad-parameter": "running-store",
 }
 """The forward step whose format, and for sums whose order, a step of the backward pass has."""
 
 
 def gradient_machine(machine: Machine) -> Machine:
     """The machine of a forward pass, with the steps of the backward pass as well."""
-    from normcheck.arithmetic.emulated import Machine  # noqa: PLC0415  # counting the steps needs no numba
+    return dataclasses.replace(
+        machine, formats=with_gradient_steps(machine.formats), orders=with_gradient_orders(machine.orders)
+    )
 
-    return Machine(with_gradient_steps(machine.formats), with_gradient_steps(machine.orders), machine.rounding)
+
+def with_gradient_orders(orders: Mapping[str, Order]) -> dict[str, Order]:
+    """The orders of the forward pass, and of the sums of the backward pass.
+
+    A kernel's own order says how its forward pass adds, and may need the layout of that: gradients are then added in
+    lanes and a tree, as the generic implementations do.
+    """
+    plain = {step: Order("lanes", DEFAULT_LANES) if order.is_scheduled else order for step, order in orders.items()}
+    return {**with_gradient_steps(plain), **orders}
 
 
 def with_gradient_steps(forward_steps: Mapping[str, T]) -> dict[str, T]:
@@ -212,7 +224,7 @@ def _terms(a: Arithmetic, problem: Problem) -> int:
 
 def _dot(a: Arithmetic, g: Elements, y: Elements, terms: int, how: Implementation) -> PerRow:
     """(sum of g y) / terms."""
-    x, factors = (g, y) if how.fused else (a.multiply("grad-product", g, y), None)
+    x, factors = (g, y) if "sum" in how.contracted else (a.multiply("grad-product", g, y), None)
     if terms == a.n or (terms > 1 and not a.yields_mean("grad-sum")):
         return mean_of(a, x, "grad-sum", "grad-dot", how, y=factors, n=terms)
     total = a.sum("grad-sum", x, factors)

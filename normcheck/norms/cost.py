@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, assert_never
 
 from normcheck.arithmetic.counting import KINDS, Count, Counting, Kind, passes
 from normcheck.arithmetic.formats import FLOAT32
-from normcheck.norms.backward import backward, with_gradient_steps
+from normcheck.norms.backward import backward, with_gradient_orders, with_gradient_steps
 from normcheck.norms.constants import effective_k
 from normcheck.norms.forward import Outputs, Problem, forward
 from normcheck.norms.table import grouping
@@ -210,7 +210,7 @@ def _forward(norm: Norm, io: Format, how: Implementation, rows: Grouping, k: int
 
 
 def _backward(norm: Norm, io: Format, how: Implementation, rows: Grouping, k: int) -> tuple[Counting, Traffic]:
-    a = Counting(rows.size, with_gradient_steps(how.formats(io, io)), with_gradient_steps(how.orders()))
+    a = Counting(rows.size, with_gradient_steps(how.formats(io, io)), with_gradient_orders(how.orders()))
     problem = _problem(a, norm, io, rows, k)
     outputs = _kept(a, norm, how)
     gradients = backward(a, a.elements(io), a.elements(io), outputs, problem, how)

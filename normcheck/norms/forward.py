@@ -10,13 +10,15 @@ Source of the formulas: Hoffer et al., "Norm matters" (arXiv 1803.01814); range:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from normcheck.arithmetic.values import Elements, PerRow, Value
-from normcheck.norms.variance import VARIANCES, mean_of
+from normcheck.norms.affine import apply
+from normcheck.norms.running import updated
+from normcheck.norms.variance import VARIANCES, Moments, inverse_count, mean_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +57,9 @@ class Outputs:
     """What a forward pass leaves: y, its value before the affine step, and the row statistics on the way.
 
     normalized: None where the affine step is folded into one scale and shift. before_eps: the variance (l2) or the
-    statistic; s: the divisor, with eps.
+    statistic; s: the divisor, with eps. mean, reciprocal: as the elements are normalised with them. saved: these two as
+    a kernel returns them. effective_eps: eps as the kernel adds it, rounded, clamped or scaled with its row; None for
+    weight norms, which have none. All are in units of the input.
     """
 
     y: Elements
@@ -65,6 +69,8 @@ class Outputs:
     s: PerRow
     reciprocal: PerRow | None
     running: tuple[PerRow | None, PerRow] | None = None
+    saved: tuple[PerRow | None, PerRow | None] = (None, None)
+    effective_eps: PerRow | None = None
 
 
 def forward(a: Arithmetic, x: Elements, problem: Problem, how: Implementation) -> Outputs:
@@ -84,59 +90,100 @@ def forward(a: Arithmetic, x: Elements, problem: Problem, how: Implementation) -
     if problem.residual is not None:
         x = a.add("residual", x, problem.residual)
     x = a.load(x)
-    mean, c, before_eps = _statistics(a, x, problem, how)
-    on_variance = problem.norm.statistic.eps_on == "variance"
-    with_eps = a.add("eps", before_eps, a.constant("eps", max(problem.eps, how.eps_min)))
-    s, reciprocal = _divisor(a, with_eps, how, needs_root=on_variance)
-    if how.saved is not None:
-        for row in (mean, reciprocal):
-            if row is not None:
-                a.convert("saved", row)
+    if how.rescale == "max":
+        largest = a.maximum("rescale", a.absolute("rescale", x))
+        return _in_units(_forward(a, a.divide("rescale", x, largest), problem, how), largest, problem)
+    return _forward(a, x, problem, how)
+
+
+def _forward(a: Arithmetic, x: Elements, problem: Problem, how: Implementation) -> Outputs:
+    moments = _statistics(a, x, problem, how)
+    mean, before_eps = moments.mean if problem.norm.centred else None, moments.square
+    needs_root = problem.norm.statistic.eps_on == "variance"
+    eps = _eps(a, problem, how)
+    s, reciprocal = _divisor(a, _with_eps(a, moments, eps, how), how, needs_root=needs_root)
+    mean, reciprocal = _rounded(a, "kept", how.kept, mean, reciprocal)
+    saved = _rounded(a, "saved", how.saved, mean, reciprocal)
     weight = problem.weight
     offset = problem.weight_offset or how.weight_offset
     if weight is not None and offset:
         weight = a.add("gain", weight, a.constant("gain", offset))
-    running = _updated(a, mean, before_eps, problem)
-    if how.normalize_form == "fold" and reciprocal is not None:
-        y = _folded(a, x, mean, reciprocal, weight, problem.bias)
-        return Outputs(a.convert("store", y), None, mean, before_eps, s, reciprocal, running)
-    normalized = _normalize(a, x, c, mean, s, reciprocal, how)
-    if how.normalized is not None:
-        normalized = a.convert("cast", normalized)
-    y = _affine(a, normalized, weight, problem.bias)
-    return Outputs(a.convert("store", y), normalized, mean, before_eps, s, reciprocal, running)
+    updates = problem.momentum is not None and problem.running_statistic is not None
+    running = updated(a, moments, problem, how) if updates else None
+    centred_x = moments.c if how.kept is None and how.recentred is None else None
+    c = centred_x if problem.norm.centred else x
+    y, normalized = apply(a, x, c, mean, s, reciprocal, weight, problem.bias, how)
+    return Outputs(a.convert("store", y), normalized, mean, before_eps, s, reciprocal, running, saved, eps)
 
 
-def _updated(
-    a: Arithmetic, mean: PerRow | None, statistic: PerRow, problem: Problem
-) -> tuple[PerRow | None, PerRow] | None:
-    """running = (1 - m) running + m batch; the batch's variance with n - 1 in place of n (torch's BatchNorm)."""
-    if problem.momentum is None or problem.running_statistic is None:
-        return None
-    if problem.norm.statistic.name == "l2" and a.n > 1:
-        statistic = a.multiply("running-update", statistic, a.constant("running-update", a.n / (a.n - 1)))
-    old_mean = problem.running_mean
-    new_mean = None if mean is None or old_mean is None else _mixed(a, old_mean, mean, problem.momentum)
-    return new_mean, _mixed(a, problem.running_statistic, statistic, problem.momentum)
+def _eps(a: Arithmetic, problem: Problem, how: Implementation) -> PerRow:
+    """Eps as it is added."""
+    eps = problem.eps
+    if how.eps_rounded is not None:
+        eps = float(a.constant("eps-rounded", eps).data[0, 0])
+    return a.constant("eps", max(eps, how.eps_min))
 
 
-def _mixed(a: Arithmetic, old: PerRow, new: PerRow, momentum: float) -> PerRow:
-    kept = a.multiply("running-update", old, a.constant("running-update", 1.0 - momentum))
-    added = a.multiply("running-update", new, a.constant("running-update", momentum))
-    return a.add("running-update", kept, added)
+def _with_eps(a: Arithmetic, moments: Moments, eps: PerRow, how: Implementation) -> PerRow:
+    """The statistic + eps; contracted, sum * (1/n) + eps, where no rounding to another format comes in between."""
+    in_one_format = a.form_of("variance") == a.form_of("total")
+    if "eps" in how.contracted and how.division == "multiply" and moments.total is not None and in_one_format:
+        return a.fma("eps", moments.total, inverse_count(a, how), eps)
+    return a.add("eps", moments.square, eps)
 
 
-def _statistics(
-    a: Arithmetic, x: Elements, problem: Problem, how: Implementation
-) -> tuple[PerRow | None, Elements | None, PerRow]:
+def _rounded(a: Arithmetic, step: str, role: str | None, *values: PerRow | None) -> tuple[PerRow | None, PerRow | None]:
+    """Mean and reciprocal, rounded to the step's format where the implementation has one for it."""
+    if role is not None:
+        values = tuple(None if value is None else a.convert(step, value) for value in values)
+    mean, reciprocal = values
+    return mean, reciprocal
+
+
+def _in_units(outputs: Outputs, largest: PerRow, problem: Problem) -> Outputs:
+    """The outputs of a row that was divided by its largest magnitude, as figures in units of that row."""
+    degree = 2 if problem.norm.statistic.eps_on == "variance" else 1
+
+    def times(value: PerRow | None, power: int) -> PerRow | None:
+        if value is None:
+            return None
+        with np.errstate(all="ignore"):
+            return PerRow(
+                value.data * largest.data**power, None, None if value.degree is None else value.degree + power
+            )
+
+    before, s = times(outputs.before_eps, degree), times(outputs.s, 1)
+    assert before is not None  # noqa: S101  # as they are given
+    assert s is not None  # noqa: S101
+    return replace(
+        outputs,
+        mean=times(outputs.mean, 1),
+        before_eps=before,
+        s=s,
+        reciprocal=times(outputs.reciprocal, -1),
+        effective_eps=times(outputs.effective_eps, degree),
+    )
+
+
+def _statistics(a: Arithmetic, x: Elements, problem: Problem, how: Implementation) -> Moments:
     """Mean, centred elements where they are at hand, and the statistic before eps."""
     if problem.running_statistic is not None and problem.momentum is None:
-        return problem.running_mean, None, problem.running_statistic
+        return Moments(problem.running_mean, None, problem.running_statistic)
+    centred = problem.norm.centred or how.statistic_centred
     if problem.norm.statistic.name == "l2":
-        return VARIANCES[how.variance](a, x, problem.norm.centred, how)
-    mean = mean_of(a, x, "sum-mean", "mean", how) if problem.norm.centred else None
+        moments = VARIANCES[how.variance](a, x, centred, how)
+        return moments._replace(square=_clipped(a, moments.square)) if how.clip else moments
+    mean = mean_of(a, x, "sum-mean", "mean", how) if centred else None
     c = x if mean is None else a.subtract("center", x, mean)
-    return mean, c, _ESTIMATES[problem.norm.statistic.name](a, c, problem, how)
+    return Moments(mean, c, _ESTIMATES[problem.norm.statistic.name](a, c, problem, how))
+
+
+def _clipped(a: Arithmetic, x: PerRow) -> PerRow:
+    """The numbers within those of the format that elements are loaded in; NaN stays."""
+    form = a.form_of("load")
+    if form is None:
+        return x
+    return PerRow(np.clip(x.data, -form.max_finite, form.max_finite), x.form, x.degree)
 
 
 def _absolute_mean(a: Arithmetic, c: Elements, problem: Problem, how: Implementation) -> PerRow:
@@ -171,58 +218,23 @@ def _scaled(a: Arithmetic, statistic: PerRow, problem: Problem) -> PerRow:
 def _divisor(a: Arithmetic, with_eps: PerRow, how: Implementation, *, needs_root: bool) -> tuple[PerRow, PerRow | None]:
     """The divisor s, and 1/s unless the elements are divided by s themselves."""
     if needs_root and how.root_form == "rsqrt":
-        reciprocal = a.rsqrt("reciprocal", with_eps)
+        reciprocal = a.rsqrt("reciprocal", with_eps, within="root")
+        return _inverse(reciprocal), reciprocal
+    if needs_root and how.root_form == "reciprocal-root":
+        inverse = a.divide("root", a.constant("root", 1.0), with_eps)
+        reciprocal = a.sqrt("reciprocal", inverse)
         return _inverse(reciprocal), reciprocal
     s = a.sqrt("root", with_eps) if needs_root else with_eps
     if how.root_form == "divide":
         return s, None
-    return s, a.divide("reciprocal", a.constant("reciprocal", 1.0), s)
+    within = "root" if needs_root else None
+    return s, a.divide("reciprocal", a.constant("reciprocal", 1.0), s, within=within)
 
 
 def _inverse(x: PerRow) -> PerRow:
     """1/x as a figure to report: no step of the norm."""
     with np.errstate(all="ignore"):
         return PerRow(1.0 / x.data, None, None if x.degree is None else -x.degree)
-
-
-def _normalize(
-    a: Arithmetic,
-    x: Elements,
-    c: Elements | None,
-    mean: PerRow | None,
-    s: PerRow,
-    reciprocal: PerRow | None,
-    how: Implementation,
-) -> Elements:
-    """(x - mean) / s in the implementation's form."""
-    if how.normalize_form == "shift" and mean is not None and reciprocal is not None:
-        shift = a.multiply("fold", _negated(mean), reciprocal)
-        return a.add("normalize", a.multiply("normalize", x, reciprocal), shift)
-    if c is None:
-        c = x if mean is None else a.subtract("center", x, mean)
-    if reciprocal is None:
-        return a.divide("normalize", c, s)
-    return a.multiply("normalize", c, reciprocal)
-
-
-def _folded(
-    a: Arithmetic, x: Elements, mean: PerRow | None, reciprocal: PerRow, weight: Value | None, bias: Value | None
-) -> Elements:
-    """x * scale + shift with scale = gamma / s and shift = beta - mean * scale."""
-    scale = reciprocal if weight is None else a.multiply("fold", weight, reciprocal)
-    y = a.multiply("gain", x, scale)
-    if mean is None:
-        return y if bias is None else a.add("bias", y, bias)
-    shift = a.multiply("fold", scale, _negated(mean))
-    if bias is not None:
-        shift = a.add("fold", shift, bias)
-    return a.add("bias", y, shift)
-
-
-def _affine(a: Arithmetic, y: Elements, weight: Value | None, bias: Value | None) -> Elements:
-    if weight is not None:
-        y = a.multiply("gain", y, weight)
-    return y if bias is None else a.add("bias", y, bias)
 
 
 def _weight_norm(a: Arithmetic, v: Elements, problem: Problem) -> Outputs:
@@ -233,7 +245,8 @@ def _weight_norm(a: Arithmetic, v: Elements, problem: Problem) -> Outputs:
     norm = _P_NORMS[problem.norm.statistic.name](a, v)
     reciprocal = a.divide("reciprocal", a.constant("reciprocal", 1.0), norm)
     normalized = a.multiply("normalize", v, reciprocal)
-    w = a.convert("store", _affine(a, normalized, problem.weight, None))
+    scaled = normalized if problem.weight is None else a.multiply("gain", normalized, problem.weight)
+    w = a.convert("store", scaled)
     return Outputs(w, normalized, None, norm, norm, reciprocal)
 
 
@@ -258,7 +271,3 @@ _P_NORMS: dict[str, Callable[[Arithmetic, Elements], PerRow]] = {
     "l1": _absolute_sum,
     "linf": lambda a, v: a.maximum("maximum", a.absolute("absolute", v)),
 }
-
-
-def _negated(x: PerRow) -> PerRow:
-    return PerRow(-x.data, x.form, x.degree)

@@ -122,6 +122,11 @@ def check_lengths(parameters: Parameters, grouping: Grouping, norm: Norm) -> Non
             raise UsageError(f"{name} of {norm.name}: expected {wanted} numbers, received shape {tuple(x.shape)}")
 
 
+def storage_form(storage: Storage, io: Format) -> Format | None:
+    """Return the format that a storage means for an io format; None for ``stored``, where the numbers decide."""
+    return {"io": io, "float32": FLOAT32}.get(storage)
+
+
 def storage_named(name: str) -> Storage:
     """Return where parameters live under a preset's name.
 

@@ -183,6 +183,15 @@ class Grouping:
     groups_per_sample: int = 1
 
     @property
+    def run(self) -> int:
+        """Elements of one channel of one sample that follow each other in a row; 0 where rows have no channels."""
+        if self.channel_of == "element":
+            return 0
+        if self.channel_of == "group":
+            return self.size // (self.channels // self.groups_per_sample)
+        return self.inner
+
+    @property
     def contiguous(self) -> bool:
         """Whether each row is one run of the tensor."""
         return self.inner == self.size

@@ -20,7 +20,7 @@ from normcheck.arithmetic.values import PART, Elements, PerRow
 from normcheck.norms.backward import FOLLOWS, backward, gradient_machine
 from normcheck.norms.constants import constant, effective_k
 from normcheck.norms.forward import Problem, forward
-from normcheck.norms.implementations import IMPLEMENTATIONS, Implementation
+from normcheck.norms.implementations import CONTRACTED, IMPLEMENTATIONS, Implementation
 from normcheck.norms.parameters import Parameters
 from normcheck.norms.table import NORMS, grouping, norm_named
 
@@ -229,7 +229,7 @@ def test_the_forms_of_the_forward_pass_change_nothing_exactly(how):
     field = {"one-pass": "variance", "fold": "normalize_form", "shift": "normalize_form", "divide": "root_form",
              "rsqrt": "root_form", "prescale": "division", "multiply": "division"}.get(how)  # fmt: skip
     changed = replace(
-        WIDE, **({field: how} if field else {"fused": True} if how == "fused" else {"weight_offset": 1.0})
+        WIDE, **({field: how} if field else {"contracted": ("sum",)} if how == "fused" else {"weight_offset": 1.0})
     )
     x, g, weight = noise(3, 12, seed=1), noise(3, 12, seed=2), noise(12, seed=3)
     for name in ("layer-l2", "layer-l1", "layer-topk"):
@@ -320,7 +320,11 @@ class Model(model_of.Model):
         x = [self.a.operate("load", "copy", v) for v in x]
         mean, _, before = self.statistics(x, statistic, centred, scale, k)
         total = self.a.operate("eps", "add", before, self.a.constant("eps", eps))
-        return x, mean, *self.divisor(total, statistic)
+        s, reciprocal = self.divisor(total, statistic)
+        if self.how.get("kept"):
+            mean = mean if mean is None else self.a.convert("kept", mean, "mean")
+            reciprocal = reciprocal if reciprocal is None else self.a.convert("kept", reciprocal, "reciprocal")
+        return x, mean, s, reciprocal
 
     def gradient(self, index, x, g, statistic, *, centred, eps, scale=1.0, k=1, weight=None, bias=None, offset=0.0):
         """Return dx of a row, and the gradients of its own gamma and beta."""
@@ -337,8 +341,9 @@ class Model(model_of.Model):
         o = a.operate
         g = given = [o("grad-load", "copy", v) for v in g]
         if self.how.get("saved"):
-            mean = mean if mean is None else a.convert("saved", mean, "mean")
-            reciprocal = reciprocal if reciprocal is None else a.convert("saved", reciprocal, "reciprocal")
+            sources = ("kept", "kept") if self.how.get("kept") else ("mean", "reciprocal")
+            mean = mean if mean is None else a.convert("saved", mean, sources[0])
+            reciprocal = reciprocal if reciprocal is None else a.convert("saved", reciprocal, sources[1])
 
         def over(step, values):
             if reciprocal is None:
@@ -392,7 +397,7 @@ class Model(model_of.Model):
         """(sum of g y) / terms: a mean of the row, one of k elements, or the sum itself."""
         a, order, division = self.a, self.orders["grad-sum"], self.how.get("division", "divide")
         x, y = g, list(y)
-        if not self.how.get("fused"):
+        if "sum" not in self.how.get("contracted", ()):
             x, y = [a.operate("grad-product", "multiply", v, w) for v, w in zip(g, y, strict=True)], None
         if terms == len(g):
             return self.mean(x, "grad-sum", "grad-dot", y)
@@ -402,14 +407,13 @@ class Model(model_of.Model):
         if terms > 1 and division == "prescale":
             inverse = a.operate("count", "divide", 1.0, a.constant("count", float(terms)))
             x = [a.operate("grad-sum", "multiply", v, inverse) for v in x]
-        total = a.sum("grad-sum", x, order, y)
         if terms == 1 or division == "prescale":
-            return a.convert("grad-dot", total, "grad-sum")
+            return a.convert("grad-dot", a.sum("grad-sum", x, order, y), "grad-sum")
+        total, last = self.whole_sum(x, "grad-sum", y)
         count = a.operate("count", "copy", float(terms))
         if division == "multiply":
-            inverse = a.operate("count", "divide", 1.0, count)
-            return a.convert("grad-dot", a.operate("grad-sum", "multiply", total, inverse), "grad-sum")
-        return self.quotient("grad-dot", "grad-sum", total, count)
+            return a.convert("grad-dot", a.operate(last, "multiply", total, self.inverse(count, "count")), last)
+        return self.quotient("grad-dot", last, total, count)
 
     def direction(self, c, statistic, k):
         def sign(v):
@@ -539,9 +543,16 @@ def test_affine_parameters_and_their_gradients(name, implementation):
         {"root_form": "divide"},
         {"division": "multiply"},
         {"division": "prescale"},
-        {"fused": True},
-        {"fused": True, "division": "prescale"},
+        {"contracted": ("sum",)},
+        {"contracted": ("sum",), "division": "prescale"},
+        {"contracted": CONTRACTED},
+        {"contracted": ("bias", "fold"), "normalize_form": "fold"},
+        {"normalize_form": "gain-first", "absent_bias": "zero"},
+        {"sum": "float32", "total": "bfloat16", "mean_sum": "float32", "mean_total": "bfloat16"},
+        {"kept": "bfloat16", "saved": "float8_e5m2"},
+        {"division": "multiply", "inverse_count": "bfloat16"},
         {"saved": "bfloat16"},
+        {"recentred": "float32", "contracted": ("eps",), "division": "multiply"},
         {"order": Order("sequential")},
         {"order": Order("blocks", 8), "mean_order": Order("lanes", 4)},
         {"center": "float32", "normalize": "bfloat16"},

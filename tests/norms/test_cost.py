@@ -22,7 +22,7 @@ from normcheck.errors import UsageError
 from normcheck.norms.backward import FOLLOWS, backward, gradient_machine
 from normcheck.norms.cost import ENERGY, cost
 from normcheck.norms.forward import Problem, forward
-from normcheck.norms.implementations import IMPLEMENTATIONS
+from normcheck.norms.implementations import CONTRACTED, IMPLEMENTATIONS
 from normcheck.norms.parameters import Parameters
 from normcheck.norms.table import NORMS, grouping, norm_named
 from normcheck.norms.variance import VARIANCES
@@ -182,7 +182,20 @@ HOWS = {
     "divide": dataclasses.replace(WIDE, root_form="divide", normalized="io"),
     "multiply": dataclasses.replace(WIDE, division="multiply", weight_offset=1.0),
     "prescale": dataclasses.replace(PURE, division="prescale", saved="float32"),
-    "fused": dataclasses.replace(WIDE, fused=True),
+    "fused": dataclasses.replace(WIDE, contracted=("sum",)),
+    "contracted": dataclasses.replace(WIDE, contracted=CONTRACTED, variance="one-pass", normalize_form="fold"),
+    "contracted, shift": dataclasses.replace(PURE, contracted=CONTRACTED, normalize_form="shift"),
+    "contracted, multiply": dataclasses.replace(
+        PURE, contracted=("variance", "bias"), variance="one-pass-clamped", division="multiply", inverse_count="float64"
+    ),
+    "contracted eps": dataclasses.replace(WIDE, contracted=("eps",), division="multiply", recentred="float64"),
+    "contracted eps, no": dataclasses.replace(WIDE, contracted=("eps",), division="multiply", statistic="float16"),
+    "gain-first": dataclasses.replace(PURE, normalize_form="gain-first", root_form="reciprocal-root"),
+    "center-fold": dataclasses.replace(
+        PURE, normalize_form="center-fold", division="prescale-operand", kept="bfloat16"
+    ),
+    "totals": dataclasses.replace(WIDE, total="float16", mean_total="float16", mean_count="float16", root="float64"),
+    "rescaled": dataclasses.replace(PURE, rescale="max", eps_rounded="float16", clip=True, own_mean=True),
     **{text: dataclasses.replace(PURE, order=order_named(text)) for text in ("pairwise", "tree", "kahan", "blocks(3)")},
     "serial": dataclasses.replace(PURE, order=order_named("lanes(8, serial)"), mean_order=Order("tree")),
 }

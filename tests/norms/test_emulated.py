@@ -17,6 +17,7 @@ import pytest
 
 from normcheck import UsageError, emulate
 from normcheck.arithmetic.emulated import Emulated
+from normcheck.arithmetic.exact import Exact
 from normcheck.arithmetic.formats import format_named
 from normcheck.arithmetic.operations import summed
 from normcheck.arithmetic.orders import Order, order_named
@@ -174,13 +175,17 @@ class Scalar:
         for index, term in enumerate(terms):
             before, after = total, None
             if factors:
-                after = self.operate(step, "fma", term, factors[index], before)
-                moved = term * factors[index] == 0 or after != before or not math.isfinite(before)
-                self.steps[step].absorbed += not moved
+                after = self.accumulate(step, term, factors[index], before)
             else:
                 after = self.operate(step, "add", before, term)
             total = after
         return total
+
+    def accumulate(self, step, a, b, before):
+        """before + a * b, fused; absorbed is a product that leaves the accumulator as it was."""
+        after = self.operate(step, "fma", a, b, before)
+        self.steps[step].absorbed += a * b != 0 and after == before and math.isfinite(before)
+        return after
 
     def serial(self, step, totals):
         total = totals[0]
@@ -233,13 +238,23 @@ def spread(x, y):
 
 
 STEPS_OF = {
-    "residual": ["residual"], "load": ["load"], "mean_sum": ["sum-mean"], "mean": ["mean"], "center": ["center"],
+    "residual": ["residual"], "load": ["load"], "mean_sum": ["sum-mean"], "mean": ["mean"],
+    "center": ["center", "rescale"],
     "product": ["square", "absolute", "maximum", "topk"], "sum": ["sum"], "count": ["count"],
     "statistic": ["variance", "statistic", "constant"], "eps": ["eps"], "root": ["root"], "reciprocal": ["reciprocal"],
     "normalize": ["normalize"], "fold": ["fold"], "normalized": ["cast"], "gain": ["gain"], "bias": ["bias"],
     "store": ["store"], "saved": ["saved"], "running": ["running-update"],
 }  # fmt: skip
 """The field of an implementation that holds the format of each step."""
+
+OWN_STEPS = {
+    "total": ("total", ("sum",)), "mean_total": ("total-mean", ("mean_sum",)),
+    "mean_count": ("count-mean", ("count",)), "kept": ("kept", ()), "recentred": ("recentred", ("center",)),
+    "eps_rounded": ("eps-rounded", ("eps",)),
+    "running_mean": ("running-mean", ("running",)), "running_batch": ("running-batch", ("running",)),
+    "running_variance": ("running-variance", ("running_batch", "running")),
+}  # fmt: skip
+"""Fields without which their step is not there; the fields whose format it has otherwise, in a sum's result."""
 
 WIDE_FIELDS = sorted(set(STEPS_OF) - {"load", "store", "saved", "running", "normalized"})
 GENERIC = {
@@ -269,6 +284,15 @@ class Model:
             assert name in Implementation.__dataclass_fields__
         formats = {step: self.format(self.how.get(f) or "io") for f, steps in STEPS_OF.items() for step in steps}
         formats["running-update"] = self.format(self.how.get("running", "param"))
+        formats["running-store"] = self.format("param")
+        for field_name, (step, others) in OWN_STEPS.items():
+            named = [name for name in (field_name, *others) if self.how.get(name)]
+            formats[step] = self.format(self.how[named[0]] if named else "io")
+        formats["inverse"] = self.format(self.how.get("inverse_count") or "io")
+        wide = [formats["total"], formats["variance"]]
+        formats["moment"] = max(wide, key=lambda name: oracle.target(name).mantissa_bits)  # the first of equal ones
+        if self.how.get("moment"):
+            formats["moment"] = self.format(self.how["moment"])
         self.a = Scalar(formats, self.rounding, self.careful)
         self.order = self.how.get("order", Order("lanes", 32))
         self.orders = {"sum": self.order, "sum-mean": self.how.get("mean_order") or self.order}
@@ -276,60 +300,112 @@ class Model:
     def format(self, role):
         if role == "wide":
             return self.io if oracle.target(self.io).mantissa_bits > 23 else "float32"
-        return {"io": self.io, "param": self.param or self.io}.get(role, role)
+        param = self.param or self.io
+        promoted = max([self.io, param], key=lambda name: oracle.target(name).mantissa_bits)
+        return {"io": self.io, "param": param, "promoted": promoted}.get(role, role)
+
+    def contracts(self, step):
+        return step in self.how.get("contracted", ())
+
+    def inverse(self, n, count):
+        """1/n, formed in the format of the count."""
+        one = self.a.constant(count, 1.0)
+        if not self.how.get("inverse_count"):
+            return self.a.operate(count, "divide", one, n)
+        return self.quotient("inverse", count, one, n)
+
+    def whole_sum(self, terms, sum_step, factors=None):
+        """The sum as it is divided, and the step that it was last rounded in."""
+        total = self.a.sum(sum_step, terms, self.orders[sum_step], factors)
+        of_mean = sum_step in ("sum-mean", "grad-sum-mean")
+        field_name, step = ("mean_total", "total-mean") if of_mean else ("total", "total")
+        if not self.how.get(field_name):
+            return total, sum_step
+        return self.a.convert(step, total, sum_step), step
 
     def mean(self, terms, sum_step, mean_step, factors=None):
         """Mean of a row by the implementation's division."""
         a, n, order = self.a, float(len(terms)), self.orders[sum_step]
-        division = self.how.get("division", "divide")
+        own = self.how.get("mean_division") if sum_step.endswith("sum-mean") else None
+        division = own or self.how.get("division", "divide")
+        count = "count-mean" if self.how.get("mean_count") and sum_step.endswith("sum-mean") else "count"
         if order.is_mean:
             return a.convert(mean_step, a.sum(sum_step, terms, order, factors), sum_step)
-        if division == "prescale":
-            inverse = a.operate("count", "divide", 1.0, a.constant("count", n))
+        if division.startswith("prescale"):
+            inverse = self.inverse(a.constant(count, n), count)
             terms = [a.operate(sum_step, "multiply", v, inverse) for v in terms]
             return a.convert(mean_step, a.sum(sum_step, terms, order, factors), sum_step)
-        total = a.sum(sum_step, terms, order, factors)
-        n = a.operate("count", "copy", n)
+        total, last = self.whole_sum(terms, sum_step, factors)
+        n = a.operate(count, "copy", n)
+        self.divided = total
         if division == "multiply":
-            inverse = a.operate("count", "divide", 1.0, n)
-            return a.convert(mean_step, a.operate(sum_step, "multiply", total, inverse), sum_step)
-        return self.quotient(mean_step, sum_step, total, n)
+            return a.convert(mean_step, a.operate(last, "multiply", total, self.inverse(n, count)), last)
+        return self.quotient(mean_step, last, total, n)
 
-    def quotient(self, step, within, total, n):
-        """total / n, formed in the format of `within` where that is the wider one, then rounded to the step's."""
+    def quotient(self, step, within, *operands, operation="divide"):
+        """An operation, formed in the format of `within` where that is the wider one, then rounded to the step's."""
         a = self.a
         names = a.formats[within], a.formats[step]
         outer, inner = map(oracle.target, names)
         if names[0] != names[1] and outer.mantissa_bits >= inner.mantissa_bits and outer.largest >= inner.largest:
-            return a.operate(step, "copy", a.calculate("divide", [total, n], names[0])[1], own=names[0])
-        return a.operate(step, "divide", total, n)
+            return a.operate(step, "copy", a.calculate(operation, operands, names[0])[1], own=names[0])
+        return a.operate(step, operation, *operands)
 
-    def centred(self, x, mean):
-        out = [self.a.operate("center", "subtract", v, mean) for v in x]
-        self.a.cancel("center", [*x, mean], out)
+    def centred(self, x, mean, step="center"):
+        out = [self.a.operate(step, "subtract", v, mean) for v in x]
+        self.a.cancel(step, [*x, mean], out)
         return out
+
+    def recentred(self, x, mean):
+        """x - mean, formed once more to be normalised."""
+        return self.centred(x, mean, "recentred" if self.how.get("recentred") else "center")
 
     # --------------------------------------------------------------------------------------------- variance
 
-    def mean_square(self, c):
-        if self.how.get("fused"):
-            return self.mean(c, "sum", "variance", c)
-        return self.mean([self.a.operate("square", "multiply", v, v) for v in c], "sum", "variance")
+    def mean_square(self, c, step="variance"):
+        a, fused = self.a, self.contracts("sum")
+        if self.how.get("division") == "prescale-operand" and not self.order.is_mean:
+            inverse = self.inverse(a.constant("count", float(len(c))), "count")
+            scaled = [a.operate("square", "multiply", v, inverse) for v in c]
+            if not fused:
+                scaled = [a.operate("square", "multiply", v, w) for v, w in zip(scaled, c, strict=True)]
+            return a.convert(step, a.sum("sum", scaled, self.order, c if fused else None), "sum")
+        if fused:
+            return self.mean(c, "sum", step, c)
+        return self.mean([a.operate("square", "multiply", v, v) for v in c], "sum", step)
 
     def two_pass(self, x, centred):
         mean = self.mean(x, "sum-mean", "mean") if centred else None
+        if centred and self.how.get("own_mean"):
+            return mean, None, self.mean_square(self.centred(x, self.mean(x, "sum", "mean")))
         c = self.centred(x, mean) if centred else x
         return mean, c, self.mean_square(c)
 
     def one_pass(self, x, centred):
-        square = self.mean_square(x)
         if not centred:
-            return None, x, square
-        mean = self.mean(x, "sum-mean", "mean")
-        product = self.a.operate("variance", "multiply", mean, mean)
-        variance = self.a.operate("variance", "subtract", square, product)
-        self.a.cancel("variance", [square, product], [variance])
-        return mean, None, variance
+            return None, x, self.mean_square(x)
+        a, step = self.a, "variance" if self.a.formats["moment"] == self.a.formats["variance"] else "moment"
+        fused = self.contracts("variance")
+        if fused and self.how.get("division") == "multiply":
+            squares = x if self.contracts("sum") else [a.operate("square", "multiply", v, v) for v in x]
+            total, _ = self.whole_sum(squares, "sum", x if self.contracts("sum") else None)
+            mean = self.mean(x, "sum-mean", "mean")
+            product = a.operate(step, "multiply", mean, mean)
+            inverse = self.inverse(a.operate("count", "copy", float(len(x))), "count")
+            variance = a.operate(step, "fma", total, inverse, -product)
+            a.cancel(step, [total * inverse, product], [variance])
+        elif fused:
+            square = self.mean_square(x, step)
+            mean = self.mean(x, "sum-mean", "mean")
+            variance = a.operate(step, "fma", -mean, mean, square)
+            a.cancel(step, [mean * mean, square], [variance])
+        else:
+            square = self.mean_square(x, step)
+            mean = self.mean(x, "sum-mean", "mean")
+            product = a.operate(step, "multiply", mean, mean)
+            variance = a.operate(step, "subtract", square, product)
+            a.cancel(step, [square, product], [variance])
+        return mean, None, variance if step == "variance" else a.convert("variance", variance, step)
 
     def one_pass_clamped(self, x, centred):
         mean, c, variance = self.one_pass(x, centred)
@@ -356,20 +432,33 @@ class Model:
             chunks = [terms[i : i + chunk] for i in range(0, len(terms), chunk)] if chunk else [terms]
             sets.append(self.merge_all([self.recurrence(part) for part in chunks if part]))
         mean, total, _ = self.merge_all([s for s in sets if s])
+        last = "sum"
+        if self.how.get("total"):
+            total, last = self.a.convert("total", total, "sum"), "total"
         n = self.a.operate("count", "copy", float(len(x)))
-        variance = self.quotient("variance", "sum", total, n)
+        if self.how.get("division") == "multiply":
+            variance = self.a.operate(last, "multiply", total, self.inverse(n, "count"))
+            variance = self.a.convert("variance", variance, last)
+        else:
+            variance = self.quotient("variance", last, total, n)
+        self.divided = total
         if centred:
             return mean, None, variance
+        if self.contracts("variance"):
+            return None, x, self.a.operate("variance", "fma", mean, mean, variance)
         square = self.a.operate("variance", "multiply", mean, mean)
         return None, x, self.a.operate("variance", "add", variance, square)
 
     def recurrence(self, x):
         """d = x - m; m += d / i; M += d (x - m)."""
         o, m, total = self.a.operate, 0.0, 0.0
+        fused = self.how.get("recurrence") == "welford-ops"
         for i, v in enumerate(x, start=1):
             d = o("mean", "subtract", v, m)
             m = o("mean", "add", m, o("mean", "divide", d, float(i)))
-            total = o("sum", "add", total, o("sum", "multiply", d, o("mean", "subtract", v, m)))
+            e = o("mean", "subtract", v, m)
+            product = None if fused else o("sum", "multiply", d, e)
+            total = self.a.accumulate("sum", d, e, total) if fused else o("sum", "add", total, product)
         return m, total, float(len(x))
 
     def merge_all(self, sets):
@@ -391,9 +480,14 @@ class Model:
 
     def statistics(self, x, statistic, centred, scale, k):
         a = self.a
+        centred = centred or self.how.get("statistic_centred", False)
         if statistic == "l2":
             algorithm = self.how.get("variance", "two-pass").replace("-", "_")
-            return getattr(self, algorithm)(x, centred=centred)
+            mean, c, variance = getattr(self, algorithm)(x, centred=centred)
+            if self.how.get("clip"):
+                most = float(oracle.target(self.io).largest)
+                variance = max(-most, min(most, variance)) if variance == variance else variance  # noqa: PLR0124  # NaN
+            return mean, c, variance
         mean = self.mean(x, "sum-mean", "mean") if centred else None
         c = self.centred(x, mean) if centred else x
         last = "center" if centred else "load"
@@ -419,49 +513,122 @@ class Model:
         if how.get("load", "io") not in ("io", self.io):
             x = [a.calculate("copy", [v], self.io)[1] for v in x]
         x = [a.operate("load", "copy", v) for v in x]
+        if how.get("rescale") == "max":
+            sizes = [a.operate("rescale", "absolute", v) for v in x]
+            largest = max(sizes)
+            x = [a.operate("rescale", "divide", v, largest) for v in x]
         mean, c, before = self.statistics(x, statistic, centred, scale, k)
+        if how.get("eps_rounded"):
+            eps = a.constant("eps-rounded", eps)
         added = a.constant("eps", max(eps, how.get("eps_min", 0.0)))
-        source = a.formats["variance" if statistic == "l2" else "constant"]
-        total = a.operate("eps", "add", before, added, own=(source, a.formats["eps"]))
+        total = self.with_eps(before, added, n, statistic)
         s, reciprocal = self.divisor(total, statistic)
-        if how.get("saved"):
-            for value, source in ((mean, "mean"), (reciprocal, "reciprocal")):
-                if value is not None:
-                    a.convert("saved", value, source)
+        self.batch_mean = mean
+        mean, c = (mean, None if how.get("recentred") else c) if centred else (None, x)
+        for name in ("kept", "saved"):
+            if how.get(name):
+                values = [
+                    v if v is None else a.convert(name, v, last)
+                    for v, last in ((mean, "mean"), (reciprocal, "reciprocal"))
+                ]
+                if name == "kept":
+                    (mean, reciprocal), c = values, c if not centred else None
         weight, bias = (v if v is None or isinstance(v, list) else [v] for v in (weight, bias))
         if weight and how.get("weight_offset"):
             weight = [a.operate("gain", "add", w, a.constant("gain", how["weight_offset"])) for w in weight]
         if running:
-            self.running = self.updated(mean, before, n, *running)
-        if how.get("normalize_form") == "fold" and reciprocal is not None:
+            self.running = self.updated(self.batch_mean, before, n, *running)
+        return self.applied(x, c, mean, s, reciprocal, weight, bias)
+
+    def with_eps(self, before, added, n, statistic):
+        """The statistic + eps, or sum * (1/n) + eps in one operation, if nothing else is done to the sum."""
+        a, how = self.a, self.how
+        source = a.formats["variance" if statistic == "l2" else "constant"]
+        plain = how.get("variance", "two-pass") in ("two-pass", "welford", "chunked-welford")
+        same = a.formats["total"] == source and statistic == "l2"
+        if self.contracts("eps") and how.get("division") == "multiply" and plain and same:
+            inverse = self.inverse(a.operate("count", "copy", float(n)), "count")
+            own = (source, a.formats["inverse" if how.get("inverse_count") else "count"], a.formats["eps"])
+            return a.operate("eps", "fma", self.divided, inverse, added, own=own)
+        return a.operate("eps", "add", before, added, own=(source, a.formats["eps"]))
+
+    def applied(self, x, c, mean, s, reciprocal, weight, bias):
+        """Normalise and apply gamma and beta, in the implementation's form."""
+        a, form = self.a, self.how.get("normalize_form", "center")
+        lacks_both = not weight and not bias
+        if form == "fold-affine":
+            form = "center" if lacks_both else "fold"
+        if (
+            not bias
+            and self.how.get("absent_bias") == "zero"
+            and (form != "center" or not (lacks_both and self.how["normalize_form"] == "fold-affine"))
+        ):
+            bias = [a.constant("bias", 0.0)]
+        if form == "fold" and reciprocal is not None:
             return self.folded(x, mean, reciprocal, weight, bias)
+        if form in ("center-fold", "gain-first") and weight:
+            c = self.recentred(x, mean) if c is None else c
+            if form == "center-fold":
+                scale = [a.operate("fold", "multiply", w, reciprocal) for w in weight]
+                return self.scaled(c, "gain", scale, bias)
+            c = [a.operate("gain", "multiply", v, w) for v, w in spread(c, weight)]
+            if reciprocal is not None:
+                return self.scaled(c, "normalize", [reciprocal], bias)
+            y = [a.operate("normalize", "divide", v, s) for v in c]
+            return self.stored([a.operate("bias", "add", v, p) for v, p in spread(y, bias)], "bias") if bias else y
+        plain = form != "shift" and reciprocal is not None and not self.how.get("normalized")
+        if self.contracts("bias") and bias and not weight and plain:
+            c = self.recentred(x, mean) if c is None else c
+            return self.stored([a.operate("bias", "fma", v, reciprocal, p) for v, p in spread(c, bias)], "bias")
         return self.affine(self.normalised(x, c, mean, s, reciprocal), weight, bias)
 
+    def stored(self, y, last):
+        return [self.a.convert("store", v, last) for v in y]
+
+    def scaled(self, x, step, scale, shift):
+        """x * scale + shift."""
+        a, last = self.a, "bias" if shift else step
+        if shift and self.contracts("bias"):
+            pairs = [(v, p) for v, p in spread(x, scale)]
+            y = [a.operate("bias", "fma", v, p, q) for (v, p), q in spread(pairs, shift)]
+        else:
+            y = [a.operate(step, "multiply", v, p) for v, p in spread(x, scale)]
+            y = [a.operate("bias", "add", v, p) for v, p in spread(y, shift)] if shift else y
+        return self.stored(y, last)
+
     def divisor(self, total, statistic):
-        """Return s, and 1/s where elements are multiplied by it."""
+        """Return s, and 1/s where elements are multiplied by it; formed in the root's format where that is wider."""
         a, form = self.a, self.how.get("root_form", "root-reciprocal")
         if statistic == "l2" and form == "rsqrt":
-            return None, a.operate("reciprocal", "rsqrt", total)
-        s = a.operate("root", "sqrt", total) if statistic == "l2" else total
-        return s, None if form == "divide" else a.operate("reciprocal", "divide", 1.0, s)
+            return None, self.quotient("reciprocal", "root", total, operation="rsqrt")
+        if statistic == "l2" and form == "reciprocal-root":
+            inverse = a.operate("root", "divide", a.constant("root", 1.0), total)
+            return None, a.operate("reciprocal", "sqrt", inverse)
+        if statistic != "l2":
+            return total, None if form == "divide" else a.operate("reciprocal", "divide", 1.0, total)
+        s = a.operate("root", "sqrt", total)
+        return s, None if form == "divide" else self.quotient("reciprocal", "root", 1.0, s)
 
     def affine(self, y, weight, bias):
         a, last = self.a, "normalize"
         if self.how.get("normalized"):
             y, last = [a.convert("cast", v, last) for v in y], "cast"
-        for name, operation, values in (("gain", "multiply", weight), ("bias", "add", bias)):
-            if values:
-                y, last = [a.operate(name, operation, v, p) for v, p in spread(y, values)], name
-        return [a.convert("store", v, last) for v in y]
+        if weight:
+            return self.scaled(y, "gain", weight, bias)
+        if bias:
+            y, last = [a.operate("bias", "add", v, p) for v, p in spread(y, bias)], "bias"
+        return self.stored(y, last)
 
     def normalised(self, x, c, mean, s, reciprocal):
         a = self.a
         if self.how.get("normalize_form") == "shift" and mean is not None and reciprocal is not None:
             shift = a.operate("fold", "multiply", -mean, reciprocal)
+            if self.contracts("normalize"):
+                return [a.operate("normalize", "fma", v, reciprocal, shift) for v in x]
             product = [a.operate("normalize", "multiply", v, reciprocal) for v in x]
             return [a.operate("normalize", "add", v, shift) for v in product]
         if c is None:
-            c = self.centred(x, mean)
+            c = self.recentred(x, mean)
         if reciprocal is None:
             return [a.operate("normalize", "divide", v, s) for v in c]
         return [a.operate("normalize", "multiply", v, reciprocal) for v in c]
@@ -470,26 +637,44 @@ class Model:
         """x * scale + shift; what is one number a row is computed once a row."""
         a = self.a
         scale = [a.operate("fold", "multiply", v, reciprocal) for v in weight] if weight else [reciprocal]
-        y = [a.operate("gain", "multiply", v, p) for v, p in spread(x, scale)]
-        if mean is None:
-            last, shift = ("bias", bias) if bias else ("gain", None)
-        else:
-            last, shift = "bias", [a.operate("fold", "multiply", v, -mean) for v in scale]
-            if bias:
-                shift = [a.operate("fold", "add", v, p) for v, p in spread(shift, bias)]
-        if shift:
-            y = [a.operate("bias", "add", v, p) for v, p in spread(y, shift)]
-        return [a.convert("store", v, last) for v in y]
+        shift = bias
+        if mean is not None:
+            if bias and (self.contracts("fold") or (self.contracts("fold-gain") and weight)):
+                shift = [a.operate("fold", "fma", v, -mean, p) for v, p in spread(scale, bias)]
+            else:
+                shift = [a.operate("fold", "multiply", v, -mean) for v in scale]
+                shift = [a.operate("fold", "add", v, p) for v, p in spread(shift, bias)] if bias else shift
+        return self.scaled(x, "gain", scale, shift)
 
     def updated(self, mean, variance, n, old_mean, old_variance, momentum):
-        a, step = self.a, "running-update"
-        variance = a.operate(step, "multiply", variance, a.constant(step, n / (n - 1)))
+        a, how, update = self.a, self.how, "running-update"
+        batch = "running-batch" if how.get("running_batch") else update
+        of_variance = "running-variance" if how.get("running_variance") else batch
+        bessel = how.get("bessel", "variance")
+        if bessel == "variance":
+            variance = a.operate(of_variance, "multiply", variance, a.constant(of_variance, n / (n - 1)))
+        elif bessel == "sum":
+            divisor = a.operate("count", "copy", float(n - 1))
+            variance = self.quotient("variance", "total" if how.get("total") else "sum", self.divided, divisor)
+        if how.get("running_mean"):
+            mean = a.convert("running-mean", mean, "mean")
 
-        def mix(old, new):
-            kept = a.operate(step, "multiply", old, a.constant(step, 1 - momentum))
-            return a.operate(step, "add", kept, a.operate(step, "multiply", new, a.constant(step, momentum)))
+        def mix(old, new, step):
+            m, rest = a.constant(step, momentum), a.constant(update, 1 - momentum)
+            if how.get("momentum_of") == "batch":
+                m = a.constant(update, momentum)
+                rest = a.constant(update, 1 - m)
+            elif how.get("momentum_of") == "running":
+                m = a.constant(step, 1 - rest)
+            kept, added = a.operate(update, "multiply", old, rest), a.operate(step, "multiply", new, m)
+            bits = [oracle.target(a.formats[s]).mantissa_bits for s in (step, update)]
+            last = step if bits[0] >= bits[1] else update
+            mixed = a.operate(last, "add", kept, added)
+            same = a.formats[last] == a.formats["running-store"]
+            return mixed if same else a.operate("running-store", "copy", mixed)
 
-        return mix(old_mean, mean), mix(old_variance, variance)
+        new_variance = mix(old_variance, variance, of_variance)
+        return mix(old_mean, mean, batch), new_variance
 
 
 # ------------------------------------------------------------------------------------------- comparison
@@ -662,19 +847,96 @@ FIELDS = {
     **{f"variance {v}": {"variance": v} for v in ("one-pass", "one-pass-clamped", "shifted", "welford")},
     "variance chunked-welford": {"variance": "chunked-welford", "order": Order("lanes", 4), "chunk": 3},
     "variance chunked-welford, one lane": {"variance": "chunked-welford", "order": Order("lanes", 2), "chunk": 64},
+    "own_mean": {"own_mean": True, "order": Order("lanes", 4), "mean_order": Order("sequential")},
     "chunk": {"variance": "chunked-welford", "order": Order("lanes", 4), "chunk": 5},
     "division multiply": {"division": "multiply"},
     "division prescale": {"division": "prescale"},
     "division multiply in a wide sum": {"division": "multiply", "sum": "wide", "mean_sum": "wide", "count": "wide"},
+    "mean_division": {"mean_division": "multiply"},
+    "mean_division of scaled terms": {"mean_division": "prescale"},
+    "mean_division of scaled squares": {"mean_division": "divide", "division": "prescale"},
     "root_form rsqrt": {"root_form": "rsqrt"},
     "root_form divide": {"root_form": "divide"},
     "normalize_form shift": {"normalize_form": "shift"},
     "normalize_form fold": {"normalize_form": "fold"},
     "normalize_form fold, divide": {"normalize_form": "fold", "root_form": "divide"},
     "normalize_form fold, one-pass": {"normalize_form": "fold", "variance": "one-pass"},
-    "fused": {"fused": True},
-    "fused, wide sum": {"fused": True, "sum": "wide"},
-    "fused, prescale": {"fused": True, "division": "prescale"},
+    "contracted sum": {"contracted": ("sum",)},
+    "contracted sum, wide sum": {"contracted": ("sum",), "sum": "wide"},
+    "contracted sum, prescale": {"contracted": ("sum",), "division": "prescale"},
+    "contracted sum, prescale-operand": {"contracted": ("sum",), "division": "prescale-operand"},
+    "contracted variance": {"contracted": ("variance",), "variance": "one-pass"},
+    "contracted variance, multiply": {"contracted": ("variance",), "variance": "one-pass", "division": "multiply"},
+    "contracted sum and variance, multiply": {
+        "contracted": ("sum", "variance"),
+        "variance": "one-pass",
+        "division": "multiply",
+        "total": "float32",
+    },
+    "contracted eps": {"contracted": ("eps",), "division": "multiply"},
+    "contracted eps, all but the sum wide": {
+        "contracted": ("eps",),
+        "division": "multiply",
+        "inverse_count": "float32",
+        "eps": "float32",
+        "root": "float32",
+    },
+    "contracted eps of a total": {
+        "contracted": ("eps", "sum"),
+        "division": "multiply",
+        "sum": "float32",
+        "total": "float16",
+    },
+    "contracted eps, welford": {"contracted": ("eps",), "division": "multiply", "variance": "welford"},
+    "contracted eps after a statistic of another format": {
+        "contracted": ("eps",),
+        "division": "multiply",
+        "statistic": "bfloat16",
+    },
+    "contracted normalize": {"contracted": ("normalize",), "normalize_form": "shift"},
+    "contracted normalize and bias": {"contracted": ("normalize", "bias"), "normalize_form": "shift"},
+    "contracted fold": {"contracted": ("fold",), "normalize_form": "fold"},
+    "contracted fold-gain": {"contracted": ("fold-gain", "bias"), "normalize_form": "fold"},
+    "contracted bias": {"contracted": ("bias",)},
+    "contracted bias, after a cast": {"contracted": ("bias",), "normalized": "bfloat16"},
+    "contracted bias, center-fold": {"contracted": ("bias",), "normalize_form": "center-fold"},
+    "contracted bias, gain-first": {"contracted": ("bias",), "normalize_form": "gain-first"},
+    "normalize_form fold-affine": {"normalize_form": "fold-affine"},
+    "normalize_form center-fold": {"normalize_form": "center-fold"},
+    "normalize_form gain-first": {"normalize_form": "gain-first"},
+    "normalize_form gain-first, divide": {"normalize_form": "gain-first", "root_form": "divide"},
+    "root_form reciprocal-root": {"root_form": "reciprocal-root"},
+    "reciprocal out of a wider root": {"root": "float64", "reciprocal": "io", "eps": "float64"},
+    "rsqrt out of a wider root": {"root": "float32", "root_form": "rsqrt"},
+    "division prescale-operand": {"division": "prescale-operand"},
+    "division multiply, inverse_count": {"division": "multiply", "count": "float32", "inverse_count": "float8_e5m2"},
+    "division multiply, welford": {"division": "multiply", "variance": "welford"},
+    "one-pass in a wider sum": {"variance": "one-pass", "sum": "float32"},
+    "one-pass, moment": {"variance": "one-pass", "sum": "float32", "statistic": "float32", "moment": "bfloat16"},
+    "one-pass in a wider sum, moment": {"variance": "one-pass", "sum": "float32", "moment": "io"},
+    "one-pass in a wider statistic": {"variance": "one-pass", "statistic": "float32"},
+    "total": {"sum": "float32", "total": "bfloat16"},
+    "total, multiply": {"sum": "float32", "total": "bfloat16", "division": "multiply"},
+    "total, welford": {"variance": "welford", "sum": "float32", "total": "bfloat16"},
+    "mean_total": {"mean_sum": "float32", "mean_total": "bfloat16"},
+    "mean_count": {"mean_count": "bfloat16"},
+    "kept": {"reciprocal": "float32", "mean": "float32", "kept": "bfloat16"},
+    "kept and saved": {"kept": "bfloat16", "saved": "float8_e5m2"},
+    "eps_rounded": {"eps": "float32", "eps_rounded": "float8_e5m2"},
+    "recentred": {"recentred": "float32"},
+    "recentred narrow": {"recentred": "bfloat16"},
+    "recentred, gain-first": {"recentred": "float32", "normalize_form": "gain-first", "root_form": "divide"},
+    "recentred, center-fold": {"recentred": "bfloat16", "normalize_form": "center-fold"},
+    "recentred, fold-affine": {"recentred": "float32", "normalize_form": "fold-affine"},
+    "clip": {"clip": True, "sum": "float32", "statistic": "float32"},
+    "rescale": {"rescale": "max"},
+    "rescale, wide": {"rescale": "max", "center": "float32"},
+    "recurrence": {
+        "variance": "chunked-welford",
+        "order": Order("sequential"),
+        "chunk": 0,
+        "recurrence": "welford-ops",
+    },
     "eps_min": {"eps_min": 0.5},
     "weight_offset": {"weight_offset": 1.0},
     "normalized": {"normalized": "bfloat16"},
@@ -702,6 +964,8 @@ UNSEEN = (
     "bias float32",
     "count float32",
     "division multiply in a wide sum",
+    "clip",
+    "normalize_form fold-affine",
 )
 """Not in the output: what is saved is not used again, float16 values do not change in float32, and a sum that is
 rounded once more seldom does."""
@@ -709,8 +973,9 @@ rounded once more seldom does."""
 
 @pytest.mark.parametrize("how", FIELDS.values(), ids=FIELDS)
 def test_every_field_changes_what_it_says_and_nothing_else(how, request):
-    x, w, b = rows_with_affine(259 if "count" in how else 37)  # 259 is no number of bfloat16
-    x = x[:2] if "count" in how else x
+    counts = any(name.endswith("count") for name in how)
+    x, w, b = rows_with_affine(259 if counts else 37)  # 259 is no number of bfloat16
+    x = x[:2] if counts else x
     settings = {"weight": w, "bias": b, "eps": 0.01}
     emulation, _ = compare(x, "layer-l2", "float16", implementation_of(how), how, careful=True, **settings)
     plain = emulate(x, "layer-l2", precision="fp16", **settings)
@@ -731,9 +996,22 @@ def test_a_format_is_that_of_its_steps_alone(field_name):
             assert step.format == want, (name, step.step)
 
 
+FACTS = {
+    "name", "title", "status", "citation", "project", "platform", "approximation", "norms", "precisions",
+    "parameters", "modes", "multiple_of", "size_from", "size_below", "spatial_from", "spatial_below",
+}  # fmt: skip
+"""What a row says of a kernel beside its arithmetic."""
+ELSEWHERE = {
+    "absent_bias", "bessel", "layout", "mean_partial", "momentum_of", "partial", "running_batch", "running_mean",
+    "running_variance", "statistic_centred",
+}  # fmt: skip
+"""Fields that a layer norm with gamma and beta does not show: each has a test of its own below."""
+
+
 def test_every_field_is_covered():
     told = {name for how in FIELDS.values() for name in how} | set(STEPS_OF)
-    assert told | {"name", "title", "status", "citation", "wheres"} == set(Implementation.__dataclass_fields__)
+    assert not told & (FACTS | ELSEWHERE)
+    assert told | FACTS | ELSEWHERE == set(Implementation.__dataclass_fields__)
 
 
 def test_the_generic_rows_are_those_of_the_design():
@@ -777,6 +1055,32 @@ def test_a_one_pass_variance_by_hand():
     assert two.output.tolist() == [[-0.998046875, 0.998046875]]  # 0.5 * 1.99609375
 
 
+def test_a_fused_eps_by_hand():
+    # 1/3 is 1365/4096, and 3 times that 4095/4096, which rounds to 1; eps is 3/4096
+    row = replace(PURE, division="multiply", order=Order("sequential"))
+    found = {}
+    for contracted in ((), ("eps",)):
+        how = replace(row, contracted=contracted)
+        got = emulate(np.ones((1, 3)), "rms", precision="fp16", eps=3 / 4096, implementation=how)
+        found[contracted] = next(s.max_abs for s in got.steps if s.step == "eps")
+    assert found == {(): 4099 / 4096, ("eps",): 4098 / 4096}
+
+
+def test_deviations_formed_again_by_hand():
+    # the squares are of x - mean in float16, the normalised elements of x - mean in float32, where it is exact
+    x = np.array([[1000.0, 1001.0, 1001.5]], np.float32)
+    wide = replace(WIDE, center="io", store="float32")
+    c = x[0] - np.float32(3002.5 / 3)
+    found = {}
+    for how, of in ((wide, c.astype(np.float16)), (replace(wide, recentred="float32"), c)):
+        got = emulate(x, "layer-l2", precision="fp16", eps=0.0, implementation=how)
+        found[how.recentred] = {s.step: s.format for s in got.steps}
+        deviation = np.sqrt(np.mean(c.astype(np.float16).astype(np.float64) ** 2))
+        np.testing.assert_allclose(got.output[0], of.astype(np.float64) / deviation, rtol=3e-7)
+    assert "recentred" not in found[None]
+    assert (found["float32"]["center"], found["float32"]["recentred"]) == ("float16", "float32")
+
+
 def test_a_negative_one_pass_variance_is_clamped_or_not():
     # 41696 / 4 = 10424 less 102.125^2 = 10429.5 -> 10432 is -8
     x = np.array([[102.0, 102.0, 102.0, 102.5]], np.float32)
@@ -787,22 +1091,56 @@ def test_a_negative_one_pass_variance_is_clamped_or_not():
     assert got.output.tolist() == [[-4.0, -4.0, -4.0, 12.0]]
 
 
-@pytest.mark.parametrize("form", ["float16", "float32", "bfloat16"])
-def test_the_format_of_running_statistics(form):
+RUNNING = {
+    **{f"running {form}": {"running": form} for form in ("float16", "float32", "bfloat16")},
+    "running_mean": {"running_mean": "float8_e5m2"},
+    "running_batch": {"running_batch": "bfloat16"},
+    "running_batch, wider": {"running_batch": "float32"},
+    "running_variance": {"running_variance": "bfloat16"},
+    "running_variance beside running_batch": {"running_batch": "float32", "running_variance": "bfloat16"},
+    "momentum_of batch": {"momentum_of": "batch"},
+    "momentum_of running": {"momentum_of": "running"},
+    "momentum_of running, batch": {"momentum_of": "running", "running_batch": "bfloat16"},
+    "bessel sum": {"bessel": "sum"},
+    "bessel sum of a total": {"bessel": "sum", "total": "bfloat16"},
+    "bessel sum, welford": {"bessel": "sum", "variance": "welford"},
+    "bessel none": {"bessel": "none"},
+}
+
+
+@pytest.mark.parametrize("how", RUNNING.values(), ids=RUNNING)
+def test_the_update_of_running_statistics(how):
     rng = np.random.default_rng(4)
-    x = (rng.standard_normal((6, 2, 5)) * 3 + 1).astype(np.float32)
-    mean, var = np.array([0.5, -1.25]), np.array([3.0, 9.5])
-    got = emulate(
-        x, "batch-l2", precision="fp16", running_mean=mean, running_var=var, implementation=replace(PURE, running=form)
-    )
-    for channel in range(2):
-        model = Model("float16", {"running": form}, careful=True)
-        row = x[:, channel].reshape(-1).tolist()
-        stored = rounded(mean[channel], oracle.target("float16"))[0], rounded(var[channel], oracle.target("float16"))[0]
-        model.row(0, row, "l2", centred=True, eps=1e-5, running=(*stored, 0.1))
-        assert (got.running_mean[channel], got.running_var[channel]) == model.running
-    step = next(s for s in got.steps if s.step == "running-update")
-    assert (step.format, step.operations) == (form, 2 * (1 + 3 + 3))
+    x = (rng.standard_normal((7, 16, 2)) * 3 + 1).astype(np.float32)
+    given = {"running_mean": rng.standard_normal(16), "running_var": rng.random(16) * 9}
+    given["momentum"] = momentum = 0.1 if how.get("momentum_of") == "running" else 0.9  # the coarser of m and 1 - m
+    both = [
+        emulate(x, "batch-l2", precision="fp16", implementation=row, **given) for row in (implementation_of(how), PURE)
+    ]
+    got, plain = ((one.running_mean.tolist(), one.running_var.tolist()) for one in both)
+    model = Model("float16", how, careful=True)
+    want = []
+    for channel in range(16):
+        names, half = ("running_mean", "running_var"), oracle.target("float16")
+        stored = [rounded(float(given[name][channel]), half)[0] for name in names]
+        model.row(
+            channel, x[:, channel].reshape(-1).tolist(), "l2", centred=True, eps=1e-5, running=(*stored, momentum)
+        )
+        want.append(model.running)
+    assert got == tuple(map(list, zip(*want, strict=True)))
+    assert_like_the_model(both[0].steps, model)
+    assert (got == plain) == (how == {"running": "float16"})
+
+
+def test_running_statistics_are_stored_as_parameters_are():
+    x = np.random.default_rng(4).standard_normal((5, 3)).astype(np.float32)
+    given = {"running_mean": [1.0] * 3, "running_var": [1.0] * 3, "implementation": replace(PURE, running="float32")}
+    for params, kept in (("half", np.float16), ("float32", np.float32)):
+        got = emulate(x, "batch-l2", precision="fp16", params=params, **given)
+        steps = {one.step: one for one in got.steps}
+        assert got.running_mean.astype(kept).tolist() == got.running_mean.tolist()
+        assert ("running-store" in steps) == (params == "half")
+        assert steps["running-update"].format == "float32"
 
 
 @pytest.mark.parametrize(("params", "form"), [("half", "float16"), ("autocast", "float32"), ("stored", "float64")])
@@ -827,6 +1165,140 @@ def test_the_residual_is_added_in_its_own_format(form):
     oracle.assert_same(np.asarray(y).ravel(), want.ravel())
     assert list(a.steps)[:2] == ["residual", "load"]
     assert a.steps["residual"].events.operations == 33
+
+
+def test_a_residual_is_rounded_as_the_input_and_added_first():
+    x, r = np.random.default_rng(6).standard_normal((2, 3, 11)) * [[[1.0]], [[30.0]]]
+    half = [v.astype(np.float16).astype(np.float64) for v in (x, r)]
+    settings = {"precision": "fp16", "weight": np.linspace(0.5, 2.0, 11)}
+    got = emulate(x, "layer-l2", residual=r, **settings)
+    want = emulate((half[0] + half[1]).astype(np.float16), "layer-l2", **settings)
+    np.testing.assert_array_equal(got.output, want.output)
+    exact = half[0] + half[1]
+    exact = (exact - exact.mean(axis=1, keepdims=True)) / np.sqrt(exact.var(axis=1, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(got.output, exact * settings["weight"], atol=0.02)
+    assert got.deviation.rms < 1e-2  # the reference has the sum too
+    unrounded = replace(PURE, residual="float32", load="float32")
+    got = emulate(x, "layer-l2", residual=r, implementation=unrounded, **settings)
+    assert {one.step: one.format for one in got.steps}["load"] == "float32"
+    assert not np.array_equal(got.output, want.output)
+    with pytest.raises(UsageError, match=r"residual.*\(3, 11\).*\(3, 10\)"):
+        emulate(x, "layer-l2", residual=r[:, :10], **settings)
+
+
+@pytest.mark.parametrize(("how", "given", "signs"), [
+    ({}, {}, "-+"), ({"absent_bias": "zero"}, {}, "++"), ({"absent_bias": "zero"}, {"weight": [1.0] * 4}, "++"),
+    ({"absent_bias": "zero", "normalize_form": "fold-affine"}, {}, "-+"),
+    ({"absent_bias": "zero", "normalize_form": "fold-affine"}, {"weight": [1.0] * 4}, "++"),
+    ({"absent_bias": "zero", "normalize_form": "shift"}, {}, "++"),
+], ids=str)  # fmt: skip
+def test_a_missing_beta_that_is_added_as_zero_makes_zero_of_minus_zero(how, given, signs):
+    x = np.array([[-0.0, 0.0, 1.0, -1.0]], np.float32)
+    got = emulate(x, "layer-l2", precision="fp16", implementation=implementation_of(how), **given).output[0]
+    assert "".join("-" if sign else "+" for sign in np.signbit(got[:2])) == signs
+    np.testing.assert_array_equal(got, emulate(x, "layer-l2", precision="fp16", **given).output[0])  # -0 equals 0
+
+
+@pytest.mark.parametrize("norm", ["rms", "layer-l1-uncentred"])
+def test_a_statistic_that_is_centred_where_the_norm_is_not(norm):
+    x, w, _ = rows_with_affine(21)
+    how = {"statistic_centred": True}
+    compare(x, norm, "float16", implementation_of(how), how, careful=True, weight=w, eps=1e-3)
+    got = emulate(x, norm, precision="fp16", implementation=implementation_of(how), eps=0.0)
+    centred = emulate(x, "layer-l2" if norm == "rms" else "layer-l1", precision="fp16", eps=0.0)
+    np.testing.assert_array_equal(got.rstd, centred.rstd)
+    assert got.mean is None
+    assert centred.mean is not None
+
+
+def test_channels_last_rows_are_visited_position_by_position():
+    x = np.random.default_rng(8).standard_normal((2, 6, 7)).astype(np.float32) * 9
+    how = {"order": Order("sequential"), "layout": "channels-last"}
+    visited = np.ascontiguousarray(x.reshape(4, 3, 7).transpose(0, 2, 1)).reshape(4, 21)
+    want = emulate(visited, "layer-l2", precision="fp16", implementation=replace(PURE, order=Order("sequential")))
+    got = emulate(x, "group-l2", precision="fp16", num_groups=2, implementation=implementation_of(how))
+    back = want.output.reshape(4, 7, 3).transpose(0, 2, 1).reshape(2, 6, 7)
+    np.testing.assert_array_equal(got.output, back)
+    contiguous = emulate(
+        x, "group-l2", precision="fp16", num_groups=2, implementation=replace(PURE, order=Order("sequential"))
+    )
+    assert not np.array_equal(got.output, contiguous.output)
+
+
+@pytest.mark.parametrize("partial", [None, "float32"])
+def test_the_sums_of_threads_are_added_in_the_format_of_partial_sums(partial):
+    x = np.random.default_rng(9).standard_normal((1, 23)).astype(np.float32) * 20 + 5
+    how = implementation_of({"order": Order("threads"), "partial": partial})
+    got = emulate(x, "layer-l1-uncentred", precision="fp16", eps=0.0, implementation=how, threads=3)
+    sizes, half = np.abs(x[0]).astype(np.float16), oracle.target("float16")
+    sums = [0.0, 0.0, 0.0]
+    for i, value in enumerate(sizes.tolist()):
+        sums[i // 8] = rounded(sums[i // 8] + value, half)[0]
+    form = oracle.target(partial or "float16")
+    total = rounded(rounded(sums[0] + sums[1], form)[0] + sums[2], form)[0]
+    mean = rounded(rounded(total / 23.0, form)[0], half)[0]
+    s = rounded(mean * rounded(math.sqrt(math.pi / 2), half)[0], half)[0]
+    assert got.rstd[0] == rounded(1.0 / s, half)[0]
+    alone = emulate(x, "layer-l1-uncentred", precision="fp16", eps=0.0, implementation=how)
+    assert alone.rstd[0] == emulate(x, "layer-l1-uncentred", precision="fp16", eps=0.0, order="sequential").rstd[0]
+
+
+def test_the_sums_of_threads_of_the_mean_have_a_format_of_their_own():
+    x = np.random.default_rng(9).standard_normal((9, 23)).astype(np.float32) * 20 + 5
+    own, mean_of_own, both = (
+        emulate(x, "layer-l2", precision="fp16", threads=3, implementation=replace(PURE, order=Order("threads"), **how))
+        for how in ({}, {"mean_partial": "float32"}, {"partial": "float32"})
+    )
+    assert mean_of_own.mean.tolist() == both.mean.tolist() != own.mean.tolist()
+    assert both.rstd.tolist() != mean_of_own.rstd.tolist()
+
+
+def test_a_clipped_statistic_saturates_where_it_would_overflow():
+    x = np.array([[300.0, -300.0, 300.0, -300.0]], np.float32)
+    wide = replace(PURE, center="float32", product="float32", sum="float32")
+    assert emulate(x, "layer-l2", precision="fp16", implementation=wide).rstd[0] == 0.0  # 1 / sqrt(inf)
+    got = emulate(x, "layer-l2", precision="fp16", implementation=replace(wide, clip=True))
+    assert got.rstd[0] == float(np.float16(1.0) / np.sqrt(np.float16(65504.0)))
+    x[0, 0] = np.nan
+    assert np.isnan(emulate(x, "layer-l2", precision="fp16", implementation=replace(wide, clip=True)).rstd).all()
+
+
+def test_a_rescaled_row_does_not_overflow_and_has_another_eps():
+    x = np.array([[3000.0, -4000.0, 1000.0, 2000.0], [0.0, 0.0, 0.0, 0.0]], np.float32)
+    how, half = replace(PURE, rescale="max"), format_named("fp16")
+    got = emulate(x, "rms", precision="fp16", implementation=how, eps=2.0**-4)
+    assert np.isnan(got.output[1]).all()  # 0 / 0
+    exact = x[0] / np.sqrt(np.mean(x[0] ** 2.0) + 2.0**-4 * 4000.0**2)  # eps counts in units of the largest square
+    np.testing.assert_allclose(got.output[0], exact, rtol=3e-3)
+    a = Emulated(how.machine(half, half, Rounding()), 2, 4)
+    out = forward(a, Elements.of(x, half), Problem(norm=norm_named("rms"), eps=2.0**-4), how)
+    assert out.effective_eps.data[:, 0].tolist() == [1e6, 0.0]
+    assert out.s.data[0, 0] == pytest.approx(math.sqrt(np.mean(x[0] ** 2.0) + 1e6), rel=1e-3)
+    assert out.before_eps.data[0, 0] == pytest.approx(np.mean(x[0] ** 2.0), rel=1e-3)
+    assert (out.before_eps.degree, out.s.degree, out.y.degree) == (2, 1, 0)  # s grows with the input, and eps with it
+    exact = forward(Exact(2, 4), Elements.of(x.astype(np.float64)), Problem(norm=norm_named("rms"), eps=2.0**-4), how)
+    assert exact.effective_eps.data[:, 0].tolist() == [1e6, 0.0]
+
+
+def test_what_a_kernel_saves_is_at_hand():
+    x = inputs(33)
+    plain = emulate(x, "layer-l2", precision="fp16", implementation="wide")
+    saved = emulate(x, "layer-l2", precision="fp16", implementation="wide-saved-io")
+    np.testing.assert_array_equal(saved.rstd, plain.rstd.astype(np.float16))
+    np.testing.assert_array_equal(saved.mean, plain.mean.astype(np.float16))
+    assert not np.array_equal(saved.rstd, plain.rstd)
+    np.testing.assert_array_equal(saved.output, plain.output)
+    divides = emulate(x, "layer-l2", precision="fp16", implementation=replace(PURE, root_form="divide"))
+    assert divides.rstd is None
+    assert divides.mean is not None
+
+
+@pytest.mark.parametrize("lanes", [4, 8, 16])
+def test_the_lanes_of_an_implementation_are_those_of_a_machine(lanes):
+    x = inputs(300)
+    named, own = (replace(PURE, order=order_named(f"lanes({width})")) for width in ("simd", lanes))
+    got = emulate(x, "layer-l2", precision="fp16", implementation=named, simd=lanes)
+    np.testing.assert_array_equal(got.output, emulate(x, "layer-l2", precision="fp16", implementation=own).output)
 
 
 def test_a_mean_out_of_a_wide_sum_is_rounded_twice():

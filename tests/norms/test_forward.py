@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from normcheck.arithmetic.orders import Order
 from normcheck.arithmetic.values import PART, Elements
 from normcheck.norms.constants import constant, effective_k
 from normcheck.norms.forward import Outputs, Problem, forward
-from normcheck.norms.implementations import IMPLEMENTATIONS
+from normcheck.norms.implementations import CONTRACTED, IMPLEMENTATIONS, NormalizeForm
 from normcheck.norms.parameters import Parameters
 from normcheck.norms.table import NORMS, grouping, norm_named
 
@@ -381,10 +382,20 @@ def test_the_mean_of_more_elements_than_a_part_has(implementation):
 VARIANTS = {
     **{f"variance {v}": {"variance": v} for v in ("one-pass", "one-pass-clamped", "shifted")},
     **{f"variance {v}": {"variance": v} for v in ("welford", "chunked-welford")},
-    **{f"division {d}": {"division": d} for d in ("multiply", "prescale")},
-    **{f"division {d}, fused": {"division": d, "fused": True} for d in ("divide", "multiply", "prescale")},
-    **{f"root {r}": {"root_form": r} for r in ("rsqrt", "divide")},
-    **{f"normalise {f}": {"normalize_form": f} for f in ("shift", "fold")},
+    **{f"division {d}": {"division": d} for d in ("multiply", "prescale", "prescale-operand")},
+    **{f"division {d}, fused": {"division": d, "contracted": ("sum",)} for d in ("divide", "multiply", "prescale")},
+    **{f"root {r}": {"root_form": r} for r in ("rsqrt", "reciprocal-root", "divide")},
+    **{f"normalise {f}": {"normalize_form": f} for f in get_args(NormalizeForm)},
+    **{f"normalise {f}, contracted": {"normalize_form": f, "contracted": CONTRACTED} for f in get_args(NormalizeForm)},
+    "gain first, no reciprocal": {"normalize_form": "gain-first", "root_form": "divide"},
+    "one-pass, contracted": {"variance": "one-pass", "contracted": CONTRACTED},
+    "one-pass, contracted, multiply": {"variance": "one-pass", "contracted": CONTRACTED, "division": "multiply"},
+    "welford, multiply": {"variance": "welford", "division": "multiply"},
+    "formats of one number a row": {"total": "wide", "mean_total": "wide", "mean_count": "wide", "kept": "wide",
+                                    "inverse_count": "wide", "eps_rounded": "wide", "division": "multiply"},
+    "a mean of its own": {"own_mean": True},
+    "deviations of their own": {"recentred": "wide"},
+    "contracted, multiply": {"contracted": CONTRACTED, "division": "multiply"},
     "fold, no reciprocal": {"normalize_form": "fold", "root_form": "divide"},
     "shift, one-pass": {"normalize_form": "shift", "variance": "one-pass"},
     "fold, welford": {"normalize_form": "fold", "variance": "welford"},
