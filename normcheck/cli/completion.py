@@ -46,14 +46,29 @@ def _norms() -> Words:
 
 
 def implementations(incomplete: str) -> Words:
-    """Implementations."""
+    """Implementations: rows, then aliases."""
     return _listed(incomplete, _implementations())
 
 
 def _implementations() -> Words:
-    from normcheck.norms.implementations import IMPLEMENTATIONS
+    from normcheck.norms.catalogue import aliases, catalogue
 
-    return [(row.name, row.title) for row in IMPLEMENTATIONS.values()]
+    rows = [(row.name, row.title) for row in catalogue().values()]
+    return rows + [(alias.name, alias.title) for alias in aliases()]
+
+
+def projects() -> Words:
+    """Projects whose kernels the catalogue has."""
+    from normcheck.norms.catalogue import catalogue
+
+    return [(name, "") for name in dict.fromkeys(row.project for row in catalogue().values())]
+
+
+def statuses() -> Words:
+    """How well a row is known."""
+    from normcheck.norms.catalogue import catalogue
+
+    return [(name, "") for name in dict.fromkeys(row.status for row in catalogue().values())]
 
 
 def distributions() -> Words:
@@ -68,6 +83,20 @@ def experiments() -> Words:
     from normcheck.paper.experiments import EXPERIMENTS
 
     return [(row.name, row.title) for row in EXPERIMENTS.values()]
+
+
+def cases() -> Words:
+    """Published failures, and controls."""
+    from normcheck.analysis.corpus.records import records
+
+    return [(record.id, record.where) for record in records().values()]
+
+
+def signatures() -> Words:
+    """How norms fail."""
+    from normcheck.analysis.corpus.signatures import MEANINGS
+
+    return list(MEANINGS.items())
 
 
 def selectors(incomplete: str) -> Words:
@@ -123,6 +152,7 @@ def entries(context: typer.Context) -> Words:
         "formats": _formats,
         "norms": _norms,
         "implementations": _implementations,
+        "orders": orders,
         "distributions": distributions,
         "rules": _rules,
     }

@@ -52,7 +52,8 @@ Kernels = Annotated[
     list[str] | None,
     typer.Option(
         "--implementation", metavar="NAME,...", show_default="pure, or wide below 11 bits", rich_help_panel=_THE_COST,
-        autocompletion=completion.implementations, help="How kernels compute; `normcheck implementations` lists them.",
+        autocompletion=completion.implementations,
+        help="How kernels compute: rows or aliases of `normcheck implementations`, all, or a TOML file.",
     ),
 ]  # fmt: skip
 Shape = Annotated[
@@ -172,17 +173,19 @@ def _costs(
         UsageError: an unknown name; a shape that a norm does not take; no implementation that defines the norm.
     """
     from normcheck.arithmetic.formats import format_named
+    from normcheck.norms.aliases import defining
+    from normcheck.norms.catalogue import choices
     from normcheck.norms.cost import cost
-    from normcheck.norms.implementations import default_implementations, implementation_named
+    from normcheck.norms.implementations import default_implementations
 
     forms = [format_named(precision) for precision in precisions]
-    hows = [implementation_named(name) for name in implementations]
-    if hows and not any(how.defines(norm) for how in hows for norm in chosen):
+    hows = choices(implementations)
+    if hows and not any(defining(how, norm, io) for how in hows for norm in chosen for io in forms):
         raise UsageError(f"--implementation {','.join(implementations)}: none of them defines {chosen[0].name}")
     for norm in chosen:
         for io in forms:
-            for how in hows or [implementation_named(default_implementations(io)[0])]:
-                if how.defines(norm):
+            for choice in hows or choices(default_implementations(io)[0]):
+                for how in defining(choice, norm, io):
                     yield cost(norm, io, how, shape, **kinds)
                     if backward:
                         yield cost(norm, io, how, shape, direction="backward", **kinds)

@@ -41,10 +41,9 @@ def _norms(value: list[str]) -> None:
 
 
 def _implementations(value: list[str]) -> None:
-    from normcheck.norms.implementations import implementation_named
+    from normcheck.norms.catalogue import choices
 
-    for name in names(value):
-        implementation_named(name)
+    choices(names(value))
 
 
 def _order(value: str) -> None:

@@ -14,12 +14,12 @@ from normcheck.arithmetic.formats import FORMATS
 from normcheck.arithmetic.orders import ORDERS
 from normcheck.arithmetic.rounding import MODES
 from normcheck.layers.distributions import DISTRIBUTIONS
-from normcheck.norms.implementations import IMPLEMENTATIONS
+from normcheck.norms.catalogue import aliases, catalogue
 from normcheck.norms.parameters import PARAMS
 from normcheck.norms.table import NORMS
 
-LISTS = ["formats", "norms", "implementations", "distributions", "rules", "schema"]
-COMMANDS = ["analyze", "simulate", "convert", "diff", *LISTS, "reproduce", "track"]
+LISTS = ["formats", "norms", "implementations", "orders", "distributions", "rules", "schema"]
+COMMANDS = ["analyze", "simulate", "convert", "diff", "identify", *LISTS, "cases", "reproduce", "track"]
 BASH = shutil.which("bash")
 
 
@@ -70,7 +70,7 @@ def test_options(command, begun, wanted):
     [
         ("--precision", [name for form in FORMATS for name in dict.fromkeys((form.label, form.name))]),
         ("--norm", list(NORMS)),
-        ("--implementation", list(IMPLEMENTATIONS)),
+        ("--implementation", [*catalogue(), *(alias.name for alias in aliases())]),
         ("--dist", list(DISTRIBUTIONS)),
         ("--params", list(PARAMS)),
         ("--rounding", list(MODES)),

@@ -309,7 +309,7 @@ def test_a_mapping_gives_each_norm_its_own_implementation():
     assert set(some.events) == {"tail.2"}
 
 
-ONLY_LAYER = Implementation(name="mine", title="for layer norms", wheres=("layer",))
+ONLY_LAYER = Implementation(name="mine", title="for layer norms", norms=("layer-l2",))
 REFUSED = {
     "an unknown name": (lambda: nn.EmulatedPrecision(Net(), "pur"), "unknown implementation 'pur'"),
     "a key that fits nothing": (
@@ -319,7 +319,7 @@ REFUSED = {
     "a norm without a key": (lambda: nn.EmulatedPrecision(Net(), {"bn": "pure"}), "no key fits tail.2"),
     "a norm it does not define": (
         lambda: nn.EmulatedPrecision(Net(), ONLY_LAYER),
-        "does not define batch-l1 of layer bn",
+        "layer bn: mine does not define batch-l1, only layer-l2; give this layer another one",
     ),
     "no norms": (lambda: nn.EmulatedPrecision(torch.nn.Linear(2, 2)), "Linear has no norms"),
     "a precision": (lambda: nn.EmulatedPrecision(Net(), "pure", "fp17"), "unknown format 'fp17'"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from torch.func import functional_call
 
-from normcheck.arithmetic.formats import Format, format_named
+from normcheck.arithmetic.formats import FLOAT32, Format, format_named
 from normcheck.arithmetic.rounding import Mode, Rounding, general_constants
 from normcheck.errors import UsageError
 from normcheck.layers.live.modules import check_module
@@ -231,7 +231,8 @@ class EmulatedPrecision(torch.nn.Module):
         """The norms of the module; found again where modules were put in or taken out."""
         present = tuple(map(id, self.module.modules()))
         if present != self._known:
-            self._known, self._sites = present, sites_of(self.module, self.implementation)
+            io, param = self._setting.io, self._setting.io if self._setting.halved else FLOAT32
+            self._known, self._sites = present, sites_of(self.module, self.implementation, io, param)
         return self._sites
 
     def extra_repr(self) -> str:

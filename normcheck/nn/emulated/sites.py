@@ -17,10 +17,12 @@ from normcheck.errors import NormcheckError, UsageError
 from normcheck.layers.live.modules import norms_of
 from normcheck.layers.sources import Given
 from normcheck.nn.running import RunningAverages
+from normcheck.norms.aliases import chosen_rows
+from normcheck.norms.catalogue import choices
 from normcheck.norms.constants import scale_of
-from normcheck.norms.implementations import Implementation, implementation_named
+from normcheck.norms.implementations import Implementation
 from normcheck.norms.parameters import Parameters, check_lengths
-from normcheck.norms.table import grouping, norm_named
+from normcheck.norms.table import Grouping, grouping, norm_named
 
 if TYPE_CHECKING:
     from normcheck.arithmetic.formats import Format
@@ -54,7 +56,7 @@ class Site:
     found: FoundNorm
     place: int
     implementation: Implementation
-    runners: dict[tuple[Format, Rounding], Runner] = field(default_factory=dict)
+    runners: dict[tuple[Format, Rounding, int], Runner] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -113,7 +115,7 @@ class Site:
             k=k or 1,
             parameters=given,
             stored=stored,
-            runners=(self._runner(setting.io, stored.form or FLOAT32, rounding),),
+            runners=(self._runner(setting.io, stored.form or FLOAT32, rounding, group),),
             momentum=self._momentum if self.updates else None,
             weight_offset=stated.weight_offset,
         )
@@ -126,13 +128,13 @@ class Site:
             return float(module.momentum)
         return 1.0 / (1.0 + float(module.num_batches_tracked)) if self.norm.where == "batch" else 0.0
 
-    def _runner(self, io: Format, param: Format, rounding: Rounding) -> Runner:
+    def _runner(self, io: Format, param: Format, rounding: Rounding, group: Grouping) -> Runner:
         """The implementation with its machine; the table of formats is resolved once for all random streams."""
         plain = replace(rounding, seed=0)
-        known = self.runners.get((param, plain))
+        known = self.runners.get((param, plain, group.run))
         if known is None:
-            machine = self.implementation.machine(io, param, plain)
-            known = self.runners[param, plain] = Runner(self.implementation, machine)
+            machine = self.implementation.machine(io, param, plain, group=group)
+            known = self.runners[param, plain, group.run] = Runner(self.implementation, machine)
         if rounding.seed == 0:
             return known
         return Runner(known.implementation, replace(known.machine, rounding=rounding))
@@ -217,13 +219,19 @@ def _named(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def sites_of(module: torch.nn.Module, chosen: Choice | Mapping[str, Choice]) -> list[Site]:
+def sites_of(
+    module: torch.nn.Module,
+    chosen: Choice | Mapping[str, Choice],
+    io: Format | None = None,
+    param: Format | None = None,
+) -> list[Site]:
     """Return the norms of a module that are emulated, in order.
 
     Args:
         module: the module.
         chosen: the implementation of all norms, or a mapping from patterns of layer names, or names of norms, to one;
             the first key that fits a layer decides, and None leaves it as it is.
+        io, param: formats of the elements and of the parameters, which an alias picks its row by.
 
     Raises:
         UsageError: an unknown implementation, a key that fits no norm, a norm that no key fits or that its
@@ -231,7 +239,7 @@ def sites_of(module: torch.nn.Module, chosen: Choice | Mapping[str, Choice]) -> 
     """
     found, _ = norms_of(module)
     rows = chosen if isinstance(chosen, Mapping) else {"*": chosen}
-    resolved = {key: implementation_named(row) if isinstance(row, str) else row for key, row in rows.items()}
+    resolved = {key: None if row is None else choices(row) for key, row in rows.items()}
     names = ", ".join(f"{one.stated.name} ({one.stated.norm.name})" for one in found)
     if isinstance(chosen, Mapping):
         for key in resolved:
@@ -246,12 +254,10 @@ def sites_of(module: torch.nn.Module, chosen: Choice | Mapping[str, Choice]) -> 
         row = fitting[0]
         if row is None:
             continue
-        if not row.defines(one.stated.norm):
-            raise UsageError(
-                f"implementation {row.name!r} does not define {one.stated.norm.name} of layer {one.stated.name}; it "
-                f"is for {', '.join(row.wheres)} norms: give this layer another one"
-            )
-        out.append(Site(one, place, row))
+        defined, without = chosen_rows(row, one.stated.norm, io, param)
+        if not defined:
+            raise UsageError(f"implementation: layer {one.stated.name}: {without[0][1]}; give this layer another one")
+        out.append(Site(one, place, defined[0]))
     return out
 
 
