@@ -113,9 +113,11 @@ def _infinite_input(case: Case) -> Iterator[Hit]:
     if count:
         load = case.step("load")
         beyond = f"; load: {share(load.overflow, load.operations)} overflow {load.format}" if load else ""
+        keeps = any(step.step.startswith("running") for step in case.result.steps)
+        after = "; running statistics stay infinite or NaN from then on" if keeps else ""
         yield Hit(
             "load",
-            f"{rows(case, count)} have infinite input: the norm is not at fault{beyond}",
+            f"{rows(case, count)} have infinite input: the norm is not at fault{beyond}{after}",
             fix=SCALE_DOWN if load is not None and reaches_float32(load.format) else None,
             measure=measure("rows.infinite_input", count),
         )

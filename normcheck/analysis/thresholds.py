@@ -16,6 +16,8 @@ class Thresholds:
     headroom_bits: overflow headroom below which there is little (NC103). count_error: relative error of the rounded
     element count (NC106). deviation_ideal, deviation: relative rms error, as a multiple of the ideal and absolute
     (NC301). lost_mass_warning, lost_mass_error: NC302 fires from the one on, and is an error from the other on.
+    eps_change, eps_effect: relative change of eps by a kernel, and of the divisor through it, above which they are
+    worth a note and a warning (NC206).
     variance_bits: right leading bits that a one-pass variance must keep (NC303). coherent: gain and offset in units of
     roundoff of the io format (NC304). parameter_change: what rounding may do to gamma / sqrt(var + eps), relative, and
     to the running mean, in deviations (NC204). stalled_update: the change of a batch's mean, in deviations, or
@@ -30,6 +32,8 @@ class Thresholds:
     deviation: float = 0.1
     lost_mass_warning: float = 0.01
     lost_mass_error: float = 0.1
+    eps_change: float = 0.1
+    eps_effect: float = 0.01
     variance_bits: float = 4.0
     coherent: float = 4.0
     parameter_change: float = 0.05

@@ -197,6 +197,8 @@ class Totals:
     max_relative_error: float = 0.0
     eps_share_max: float = 0.0
     eps_dominated_rows: int = 0
+    effective_eps: float | None = None
+    eps_effect: float = 0.0
     least_statistic: float = math.inf
     extents: list[Extent] = field(default_factory=list)
     statistic_form: Format | None = None
@@ -219,6 +221,8 @@ class Totals:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.max_relative_error = max(self.max_relative_error, other.max_relative_error)
         self.eps_share_max = max(self.eps_share_max, other.eps_share_max)
+        if self.effective_eps is None or other.eps_effect > self.eps_effect:
+            self.effective_eps, self.eps_effect = other.effective_eps, other.eps_effect
         self.least_statistic = min(self.least_statistic, other.least_statistic)
         self.statistic_form, self.statistic_degree = other.statistic_form, other.statistic_degree
 

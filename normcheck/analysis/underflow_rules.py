@@ -24,6 +24,7 @@ from normcheck.analysis.rule import (
 )
 from normcheck.arithmetic.formats import format_named
 from normcheck.arithmetic.rounding import round_to
+from normcheck.norms.parameters import storage_form, storage_named
 from normcheck.norms.table import norm_named
 
 if TYPE_CHECKING:
@@ -34,13 +35,23 @@ if TYPE_CHECKING:
 _KEEP_EPS = "use --eps 1e-4 or larger, or keep eps in float32"
 
 
-def _eps_rounded(case: Case) -> float | None:
-    """Eps in the format that it is added in; None where the norm has no eps step."""
-    step = case.step("eps")
+def _eps_rounded(case: Case) -> tuple[float, str] | None:
+    """Eps as the kernel rounds it, and the format that decided; None where the norm has no eps step."""
+    step, how = case.step("eps"), case.implementation
     if step is None or case.result.eps == 0.0:
         return None
-    eps = max(case.result.eps, case.implementation.eps_min)
-    return float(round_to(eps, step.format, rounding=directed(case), ftz=case.rounding.ftz, daz=case.rounding.daz))
+    name, eps = step.format, case.result.eps
+    if how.eps_rounded is not None:
+        io = format_named(case.result.precision)
+        first = how.format_of(how.eps_rounded, io, storage_form(storage_named(case.result.params), io) or io)
+        eps = _rounded(case, eps, first.name)
+        name = first.name if eps == 0.0 else name
+    return _rounded(case, max(eps, how.eps_min), step.format), name
+
+
+def _rounded(case: Case, value: float, form: str) -> float:
+    rounding = case.rounding
+    return float(round_to(value, form, rounding=directed(case), ftz=rounding.ftz, daz=rounding.daz))
 
 
 def _larger_eps(format_name: str) -> str:
@@ -53,26 +64,51 @@ def _larger_eps(format_name: str) -> str:
 
 
 def _eps_zero(case: Case) -> Iterator[Hit]:
-    rounded, step = _eps_rounded(case), case.step("eps")
-    if rounded == 0.0 and step is not None:
+    eps, form = _eps_rounded(case) or (None, "")
+    if eps == 0.0:
         flat = case.result.statistic.zero_rows
         why = "is flushed to 0" if case.rounding.ftz else "rounds to 0"
         severity: Severity = "error" if flat else "warning"
         without = f", and {rows(case, flat)} have no variance: 0/0" if flat else ""
         fact = not flat or case.result.mode == "eval"
-        message = f"eps {case.result.eps:g} {why} in {step.format}{without}"
-        yield Hit("eps", message, severity, _larger_eps(step.format), fact=fact)
+        message = f"eps {case.result.eps:g} {why} in {form}{without}"
+        yield Hit("eps", message, severity, _larger_eps(form), fact=fact)
 
 
 def _eps_subnormal(case: Case) -> Iterator[Hit]:
-    rounded, step = _eps_rounded(case), case.step("eps")
-    if rounded and step is not None and abs(rounded) < format_named(step.format).min_normal:
+    eps, form = _eps_rounded(case) or (0.0, "")
+    if eps and abs(eps) < format_named(form).min_normal:
         yield Hit(
             "eps",
-            f"eps {case.result.eps:g} is subnormal in {step.format} ({rounded:.6g}): gone where subnormals are flushed",
-            fix=_larger_eps(step.format),
+            f"eps {case.result.eps:g} is subnormal in {form} ({eps:.6g}): gone where subnormals are flushed",
+            fix=_larger_eps(form),
             fact=True,
         )
+
+
+def _eps_changed(case: Case) -> Iterator[Hit]:
+    given, effective, effect = case.result.eps, case.result.statistic.effective_eps, case.result.statistic.eps_effect
+    changed = effective is not None and abs(effective - given) > case.limits.eps_change * given
+    if effective is None or not changed or effective == 0.0:
+        return  # an eps of 0 is NC201's
+    severe = effect > case.limits.eps_effect
+    limit = case.limits.eps_effect if severe else 0.0
+    yield Hit(
+        "eps",
+        f"eps {given:g} is {effective:.3g} in effect{_cause(case)}: the divisor changes by {100 * effect:.3g} %",
+        "warning" if severe else "note",
+        measure=measure("statistic.eps_effect", effect, limit, "ratio"),
+    )
+
+
+def _cause(case: Case) -> str:
+    """What changed eps, in brackets."""
+    how, step = case.implementation, case.step("eps")
+    if how.rescale == "max":
+        return " (eps times the square of the row's largest element)"
+    if how.eps_min > case.result.eps:
+        return " (the least that the kernel adds)"
+    return f" (rounded to {step.format})" if step is not None else ""
 
 
 def _statistic_underflow(case: Case) -> Iterator[Hit]:
@@ -245,5 +281,26 @@ UNDERFLOW_RULES: tuple[Rule, ...] = (
         "--eps 1e-5",
         figures=("steps.saved.overflow",),
         check=_saved_overflow,
+    ),
+    Rule(
+        code="NC206",
+        slug="eps-changed",
+        title="Eps changed by the kernel",
+        severity="note",
+        detects="eps as the kernel adds it, rounded to a format, raised to a least value or scaled with its row, is "
+        "not 0 and differs from eps as given by more than `eps_change` of that; a warning where the divisor of some "
+        "row changes by more than `eps_effect` of itself",
+        why="The kernel normalises with another eps than the model was trained with, and small rows show it.",
+        published=Published(
+            "coremltools' rms_norm divides each row by its largest element and adds eps as it is: eps grows with the "
+            "square of that element, 4 to 6 % of an encoder's output",
+            "https://github.com/apple/coremltools/issues/2821",
+        ),
+        fix="add eps in float32 as it is given, or train with one that the kernel keeps",
+        bad="normcheck simulate --norm layer-l2 --shape 8,1024 --implementation openvino-fp16 --eps 1e-5 --std 0.01",
+        good="normcheck simulate --norm layer-l2 --shape 8,1024 --implementation openvino-fp16 --eps 1e-4 --std 0.01",
+        thresholds=("eps_change", "eps_effect"),
+        figures=("statistic.eps_effect",),
+        check=_eps_changed,
     ),
 )

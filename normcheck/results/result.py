@@ -123,7 +123,9 @@ class Statistic:
     exact one is not. `negative_rows`: the emulated variance is negative or NaN. `max_relative_error`: over rows
     where both are finite and the exact one is not 0. `eps_share_max`: eps as given over the exact value that it is
     added to (the variance, or the statistic), the worst row that has variance; `eps_dominated_rows`: rows in which
-    that is more than a tenth.
+    that is more than a tenth. `effective_eps`: eps as the kernel adds it, rounded, clamped or scaled with its row, in
+    the row where that changes the divisor most; None where the norm has none. `eps_effect`: by how much of itself the
+    divisor changes there.
     """
 
     zero_rows: int
@@ -132,6 +134,8 @@ class Statistic:
     max_relative_error: float
     eps_share_max: float
     eps_dominated_rows: int
+    effective_eps: float | None = None
+    eps_effect: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""The corpus of published failures: read from data/failures, and replayed under the kernels that had them."""
