@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from normcheck.render.figures import ABSENT, figure, number
 from normcheck.render.json_report import dumps, to_plain
-from normcheck.render.layout import Column, Layout, page, pairs, paragraph, table
+from normcheck.render.layout import Column, Layout, Lines, page, pairs, paragraph, table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _SHORT = 8
 """Figures of up to as many characters are written with all their digits in a list; pages always do."""
@@ -32,19 +32,32 @@ class Listing:
         entries: what there is.
         columns: facts that make columns, and their titles (line feeds stack); the last one may be wrapped.
         narrow: the columns that stay where the width is short.
+        above: where even these do not fit, the name stands on a line of its own.
         note: what to know besides.
     """
 
     entries: tuple[Entry, ...]
     columns: Mapping[str, str]
     narrow: tuple[str, ...]
+    above: bool = False
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A part of a page: its title, and facts, or sentences that are numbered."""
+
+    title: str
+    facts: Mapping[str, Any] | None = None
+    sentences: tuple[str, ...] = ()
 
 
 def render(listing: Listing, *, width: int, color: bool = False) -> str:
     """Return the list as a table."""
     wide = tuple(listing.columns)
     layouts = [_layout(listing, keys) for keys in (wide, listing.narrow)]
+    if listing.above:
+        layouts.append(Layout(layouts[1].columns[1:], above=lambda entry: entry.name))
     note = paragraph(listing.note, width=width) if listing.note else []
     return page([table(listing.entries, layouts, width=width), note], color=color)
 
@@ -53,9 +66,32 @@ def render_page(entry: Entry, *, width: int, color: bool = False) -> str:
     """Return all facts of one entry."""
     facts = [
         ("name", entry.name),
-        *((key.replace("_", " "), _full(value)) for key, value in entry.facts.items()),
+        *((_titled(key), _full(value)) for key, value in entry.facts.items()),
     ]
     return page([pairs(facts, width=width)], color=color)
+
+
+def render_sections(entry: Entry, sections: Sequence[Section], *, width: int, color: bool = False) -> str:
+    """Return the facts of one entry, and under them the sections of its page."""
+    facts = [("name", entry.name), *((_titled(key), _full(value)) for key, value in entry.facts.items())]
+    return page([pairs(facts, width=width), *(_section(section, width) for section in sections)], color=color)
+
+
+def _section(section: Section, width: int) -> Lines:
+    if section.facts is not None:
+        lines = pairs([(_titled(key), _full(value)) for key, value in section.facts.items()], width=width)
+    else:
+        digits = len(str(len(section.sentences)))
+        lines = [
+            line
+            for number, sentence in enumerate(section.sentences, 1)
+            for line in paragraph(f"{number:>{digits}}. {sentence}", width=width, hanging=digits + 2)
+        ]
+    return [*paragraph("", width=width, head=section.title), *lines] if lines else []
+
+
+def _titled(key: str) -> str:
+    return key.replace("_", " ")
 
 
 def render_json(*entries: Entry, one: bool = False) -> str:

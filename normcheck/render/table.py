@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from normcheck.render import changes, gradients, layout, model, steps, strip
+from normcheck.render import changes, comparison, gradients, layout, model, steps, strip
 from normcheck.render.cells import layouts
 from normcheck.render.figures import number
 from normcheck.render.findings import findings, left_out, skipped, unseen, verdict
@@ -51,12 +51,25 @@ def pieces(
 def _parts(report: Report, width: int, *, with_steps: bool) -> Iterator[Lines]:
     shown = [Shown(result) for result in worst_first(report.results)]
     yield paragraph(_premise(report), width=width, hanging=2, head=report.command)
+    if comparison.is_comparison(report):
+        yield from _compared(report, shown, width, with_steps=with_steps)
+        return
     if shown:
         yield table(shown, layouts(shown), width=width)
     yield gradients.section(shown, width)
     if with_steps:
         yield from steps.parts((item.result for item in shown), strip.ranges(report), width=width)
     yield from _under(report, shown, width)
+
+
+def _compared(report: Report, shown: list[Shown], width: int, *, with_steps: bool) -> Iterator[Lines]:
+    yield from comparison.tables(report, shown, width)
+    if with_steps:
+        yield from steps.parts((item.result for item in shown), strip.ranges(report), width=width)
+    yield left_out(report, width)
+    yield skipped(report, width)
+    yield from changes.section(report, width)
+    yield comparison.summary(shown, width)
 
 
 def _under(report: Report, shown: list[Shown], width: int) -> list[Lines]:

@@ -1,0 +1,91 @@
+"""Many implementations of the same norms beside each other: one entry each, and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from normcheck.render.figures import bits, figure, multiple
+from normcheck.render.findings import found_on, told
+from normcheck.render.layout import Column, Layout, Lines, paragraph, table
+from normcheck.render.places import counted, distinct
+from normcheck.results import VERDICTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from normcheck.render.places import Shown
+    from normcheck.results import Finding, Report
+
+COMPARED = 3
+"""With more implementations than that of one norm and precision, a report of `simulate` is a comparison of them."""
+
+
+def is_comparison(report: Report) -> bool:
+    """Whether results are shown as a comparison of implementations: there are many, and nothing else was asked for."""
+    if report.command != "simulate" or any(result.backward is not None for result in report.results):
+        return False
+    kinds = [(result.norm, result.precision) for result in report.results]
+    return max(map(kinds.count, kinds), default=0) > COMPARED
+
+
+def tables(report: Report, shown: list[Shown], width: int) -> Iterator[Lines]:
+    """Yield a table for each norm and precision, the worst implementations first, and what to do about them."""
+    found = {id(item): found_on(item.result, report.findings) for item in shown}
+    for kind in dict.fromkeys((item.result.norm, item.result.precision) for item in shown):
+        rows = [item for item in shown if (item.result.norm, item.result.precision) == kind]
+        yield [*paragraph(" ".join(kind), width=width), *table(rows, _layouts(found), width=width)]
+    yield _fixes(shown, found, width)
+
+
+def summary(shown: list[Shown], width: int) -> Lines:
+    """Return which implementations are which, the worst first."""
+    lines: Lines = []
+    for name in VERDICTS:
+        rows = [item.result for item in shown if item.result.verdict == name]
+        kinds = dict.fromkeys((row.norm, row.precision) for row in rows)
+        texts = [
+            f"{' '.join(kind)}: {', '.join(r.implementation for r in rows if (r.norm, r.precision) == kind)}"
+            for kind in kinds
+        ]
+        lines += paragraph("; ".join(texts), width=width, hanging=2, head=name) if rows else []
+    return lines
+
+
+def _layouts(found: dict[int, list[Finding]]) -> list[Layout[Shown]]:
+    """Return the columns, fewer of them where the width is short."""
+    name: Column[Shown] = Column("implementation", lambda item: item.result.implementation)
+    verdict: Column[Shown] = Column("verdict", lambda item: item.result.verdict)
+    why: Column[Shown] = Column("why", lambda item: _why(item, found[id(item)]), prose=True)
+    figures: tuple[Column[Shown], ...] = (
+        Column("deviation", _deviation, right=True),
+        Column("headroom", _headroom, right=True),
+    )
+    return [Layout((name, verdict, *figures, why)), Layout((name, verdict, why))]
+
+
+def _why(item: Shown, found: list[Finding]) -> str:
+    """Return the worst finding; of a result without one, how much room it has."""
+    if found and item.result.verdict != "ok":
+        step, message = told(found[0])
+        more = f" (and {counted(len(found) - 1, 'finding')})" if len(found) > 1 else ""
+        return f"{found[0].rule}{step}: {message}{more}"
+    room = item.result.headroom
+    return " ".join(["headroom", *bits(room.overflow_bits, room.overflow_step)])
+
+
+def _deviation(item: Shown) -> str:
+    deviation = item.result.deviation
+    return f"{figure(deviation.relative_rms)} {multiple(deviation.relative_rms, deviation.ideal.relative_rms)}"
+
+
+def _headroom(item: Shown) -> str:
+    return bits(item.result.headroom.overflow_bits, None)[0]
+
+
+def _fixes(shown: list[Shown], found: dict[int, list[Finding]], width: int) -> Lines:
+    """Return the remedies of the worst findings, each once."""
+    worst = [found[id(item)][0].fix for item in shown if found[id(item)] and item.result.verdict != "ok"]
+    lines: Lines = []
+    for fix in distinct(fix for fix in worst if fix):
+        lines += paragraph(f"fix: {fix}", width=width, hanging=2)
+    return lines
