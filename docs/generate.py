@@ -27,6 +27,9 @@ import msgspec
 import typer
 
 import normcheck
+from normcheck.analysis.corpus.records import records
+from normcheck.analysis.corpus.replay import replayed
+from normcheck.analysis.corpus.signatures import MEANINGS
 from normcheck.analysis.safe_scale import FARTHEST, RESOLUTION
 from normcheck.analysis.study import BLOCK
 from normcheck.analysis.thresholds import DEFAULTS, EPS_DOMINATES
@@ -34,22 +37,29 @@ from normcheck.analysis.totals import WORST_KEPT
 from normcheck.arithmetic.counting import KINDS
 from normcheck.arithmetic.formats import MAX_EXPONENT_BITS, MAX_MANTISSA_BITS, OverflowPolicy, format_named
 from normcheck.arithmetic.orders import DEFAULT_BLOCK, DEFAULT_LANES, ORDERS
+from normcheck.arithmetic.recurrences import RECURRENCES
 from normcheck.arithmetic.rounding import MODES, carried_by_float32
 from normcheck.arithmetic.values import PART
 from normcheck.cli.configured import commands_of
 from normcheck.cli.exit_codes import ExitCode
 from normcheck.cli.main import app
 from normcheck.cli.settings import RUNS_CODE, variable
+from normcheck.fidelity import page as fidelity_page
+from normcheck.fidelity.keeping import results as kept_fidelity
+from normcheck.fidelity.results import Fidelity
+from normcheck.norms.catalogue import aliases, implementation_named, notes
 from normcheck.norms.constants import constant
 from normcheck.norms.cost import ENERGY, Cost, cost
-from normcheck.norms.implementations import STEP_ROLES, implementation_named
+from normcheck.norms.implementations import STEP_ROLES, Implementation
 from normcheck.norms.parameters import PARAMS
 from normcheck.norms.table import NORMS, STATISTICS, WHERES, norm_named
 from normcheck.paper.experiments import EXPERIMENTS
 from normcheck.paper.seeds import percent
+from normcheck.render.cases import counts as case_counts
 from normcheck.render.experiments import STANDINGS, claims_table, from_json, picture_name
 from normcheck.render.figures import figure, number
 from normcheck.render.schema import schema
+from normcheck.results.cases import Corpus
 from normcheck.results.experiment import Reproduction
 from normcheck.results.track import TrackReport
 
@@ -57,7 +67,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from normcheck.analysis.rule import Rule
-    from normcheck.norms.implementations import Implementation
+    from normcheck.results.cases import FailureCase, Side
     from normcheck.results.experiment import Experiment
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,6 +78,8 @@ OUTPUTS = {
     --implementation pure,wide-sum,wide --shape 8,16,8,8 --std 100""",
     "steps": """normcheck simulate --implementation wide-sum --shape 8,16,8,8 --std 100 \\
     --fail-on never --steps""",
+    "kernels": """normcheck simulate --norm layer-l2,rms --precision fp16 --shape 8,1024 --std 100 \\
+    --implementation pure,torch-cpu,onnx-reference,onnxruntime-cuda-skip,hf-llama""",
 }
 """Commands whose output is shown."""
 
@@ -120,9 +132,37 @@ STEP_MEANINGS = {
     "bias": "+ beta, or + shift in the form `fold`",
     "store": "the output rounded to the format of the output",
     "saved": "mean and 1/s as they are kept for backward",
+    "rescale": "x / max |x| of the row",
+    "recentred": "x - mean once more, for the elements",
+    "total": "the finished sum rounded before it is divided",
+    "total-mean": "the same of the mean's sum",
+    "count-mean": "n, or 1/n, of the mean where that has a format of its own",
+    "inverse": "1/n rounded to a format of its own",
+    "moment": "mean of squares and squared mean of one-pass algorithms, where these are wider than the variance",
+    "kept": "mean and 1/s as the elements are normalised with",
+    "running-mean": "the batch's mean as it enters the running mean",
+    "running-batch": "momentum * the batch's statistic",
+    "running-variance": "the same of the variance, and the addition to the running variance",
+    "running-store": "running statistics rounded to the format of the parameters",
     "running-update": "running = (1 - momentum) * running + momentum * batch: three operations a statistic, and for "
     "a variance the factor n / (n - 1)",
 }
+KERNEL_STEPS = {
+    "rescale": "center",
+    "recentred": "recentred",
+    "total": "total",
+    "total-mean": "mean_total",
+    "count-mean": "mean_count",
+    "inverse": "inverse_count",
+    "moment": "moment",
+    "kept": "kept",
+    "running-mean": "running_mean",
+    "running-batch": "running_batch",
+    "running-variance": "running_variance",
+    "running-store": "running",
+}
+"""Steps that only rows of kernels have, where the field is given, and that field."""
+
 EXIT_MEANINGS = {
     ExitCode.CLEAN: "no finding at or above `--fail-on` (by default: no error)",
     ExitCode.FINDINGS: "at least one finding at or above `--fail-on`",
@@ -382,10 +422,36 @@ def constants() -> str:
 
 
 def implementations() -> str:
-    """Return every implementation with all its fields."""
+    """Return the generic implementations with all their fields, the catalogue by project, and the aliases."""
     rows = normcheck.implementations()
+    parts = [_generic_rows([row for row in rows if row.project == "generic"])]
+    projects = dict.fromkeys(row.project for row in rows if row.project != "generic")
+    for project in sorted(projects, key=str.lower):
+        parts += [f"**{project}**", _catalogue_rows([row for row in rows if row.project == project])]
+    named = [
+        (
+            codes((alias.name, *alias.also)),
+            alias.title,
+            "every row" if alias.every else codes(r.name for r in alias.rows),
+        )
+        for alias in aliases()
+    ]
+    parts += ["**Aliases**", table(("alias", "what it is", "rows, the first that fits"), named)]
+    known = [(code(note.name), note.project, note.text, note.reason) for note in notes()]
+    parts += ["**Known, and no row**", table(("note", "project", "what is known", "why it is no row"), known)]
+    return "\n\n".join(parts)
+
+
+def _catalogue_rows(rows: Sequence[Implementation]) -> str:
+    """Return what rows of a project are, and what they define."""
+    body = [(code(r.name), r.status, ", ".join(r.norms), ", ".join(r.precisions) or "all", r.title) for r in rows]
+    return table(("implementation", "status", "norms", "precisions", "what it is"), body)
+
+
+def _generic_rows(rows: Sequence[Implementation]) -> str:
     heads = [(f"**{r.name}**", r.title) for r in rows]
-    fields = [f.name for f in dataclasses.fields(rows[0]) if f.name not in ("name", "title")]
+    about = ("name", "title", "project", "platform", "citation", "approximation")
+    fields = [f.name for f in dataclasses.fields(rows[0]) if f.name not in about]
     body = [(code(name), *(_field(row, name) for row in rows)) for name in fields]
     named = table(("field", *(code(r.name) for r in rows)), body)
     return f"{table(('implementation', 'what it is'), heads)}\n\n{named}"
@@ -411,9 +477,20 @@ def _default(parameter: Any) -> str:
     return number(parameter.default) if isinstance(parameter.default, float) else code(parameter.default)
 
 
+def alias_names() -> str:
+    """Return the aliases of implementations, without their rows."""
+    return table(("alias", "what it is"), [(codes((a.name, *a.also)), a.title) for a in aliases()])
+
+
 def orders() -> str:
     """Return the orders of summation."""
     return table(("order", "association"), [(code(name), text) for name, text in ORDERS.items()])
+
+
+def recurrences() -> str:
+    """Return the recurrences of online moments."""
+    rows = [(code(name), recurrence.title) for name, recurrence in RECURRENCES.items()]
+    return table(("recurrence", "how it takes an element and merges"), rows)
 
 
 def rounding_modes() -> str:
@@ -436,11 +513,23 @@ def params() -> str:
 
 def steps() -> str:
     """Return the steps, and the field of an implementation that holds the format of each."""
-    roles = {**STEP_ROLES, "cast": "normalized", "saved": "saved"}
+    roles = {**STEP_ROLES, "cast": "normalized", "saved": "saved", **KERNEL_STEPS}
     return table(
         ("step", "format is the field", "what it computes"),
         [(code(step), code(role), STEP_MEANINGS[step]) for step, role in roles.items()],
     )
+
+
+def implementation_fields() -> str:
+    """Return the fields of an implementation, as its docstring has them."""
+    known = [field.name for field in dataclasses.fields(Implementation)]
+    listed = inspect.cleandoc(Implementation.__doc__ or "").partition("Attributes:\n")[2]
+    rows = []
+    for entry in re.split(r"\n(?= {4}\w)", listed.strip("\n")):
+        names, _, text = " ".join(entry.split()).partition(": ")
+        text = re.sub(rf"\b({'|'.join(known)}): ", r"`\1`: ", text.replace("``", "`"))
+        rows.append((codes(names.split(", ")), text))
+    return table(("field", "meaning"), rows)
 
 
 def step_sequences() -> str:
@@ -670,6 +759,8 @@ FIELD_MEANINGS = {
     "Statistic.max_relative_error": "largest relative error, where both are finite and the exact one is not 0",
     "Statistic.eps_share_max": "eps over the exact value that it is added to, the most of rows that have variance",
     "Statistic.eps_dominated_rows": "rows in which that share is more than a tenth",
+    "Statistic.effective_eps": "eps as the kernel adds it, in the row where that changes the divisor most",
+    "Statistic.eps_effect": "relative change of the divisor by it",
     "Deviation.ideal": "what rounding the exact output once would give",
     "max_ulp": "largest error, in ulps of the io format",
     "mean_ulp": "mean error, in ulps of the io format",
@@ -930,26 +1021,155 @@ def paper_constants() -> str:
     )
 
 
+# ---------------------------------------------------------------------------------------- the fidelity suite
+
+
+def fidelity_results() -> str:
+    """Return what the fidelity suite found: a summary, and a table for each project.
+
+    Raises:
+        SystemExit: nothing is kept.
+    """
+    parts = [filled(fidelity_page.summary(_fidelity()))]
+    for title, versions, (heads, rows) in fidelity_page.tables(_fidelity()):
+        parts += [f"### {title}", f"{versions}.", table(heads, rows)]
+    return "\n\n".join(parts)
+
+
+def fidelity_below() -> str:
+    """Return the kernels that are below the share of a verified row, with the reasons."""
+    return "\n".join(f"* {line}" for line in fidelity_page.below(_fidelity())) or "None."
+
+
+def fidelity_not_run() -> str:
+    """Return what could not be run where the rest was."""
+    heads, rows = fidelity_page.not_run(_fidelity())
+    return table(heads, rows) if rows else "All the rest was run."
+
+
+def fidelity_fields() -> str:
+    """Return every object of what the fidelity suite writes, and its fields."""
+    _, definitions = msgspec.json.schema_components([Fidelity])
+    return _objects(definitions, {})
+
+
+@functools.cache
+def _fidelity() -> Fidelity:
+    found = kept_fidelity()
+    if found is None:
+        raise SystemExit("docs/fidelity/results.json is not there: run python -m normcheck.fidelity --write")
+    return found
+
+
+# ------------------------------------------------------------------------------------------ published failures
+
+
+@functools.cache
+def corpus() -> Corpus:
+    """Return all published failures and controls, replayed.
+
+    Raises:
+        SystemExit: one is not as predicted: no page says that it is.
+    """
+    found = replayed(records().values())
+    wrong = [case.id for case in found.cases if not case.holds]
+    if wrong:
+        raise SystemExit(f"not as predicted: {', '.join(wrong)}; normcheck cases {' '.join(wrong)}")
+    return found
+
+
+def failures_counts() -> str:
+    """Return how many cases there are of each kind, and how many are as predicted."""
+    rows = [(words, number, right) for words, (number, right) in case_counts(corpus()).items()]
+    groups = {"controls": corpus().controls, "implementations that are right": corpus().failures}
+    told = []
+    for words, cases in groups.items():
+        sides = [side for case in cases for replay in case.replays for side in replay.sides if side.role == "right"]
+        told.append(f"Runs of {words}: {len(sides)}, of which flagged: {sum(side.flagged for side in sides)}.")
+    return f"{table(('input', 'cases', 'as predicted'), rows)}\n\n{filled(' '.join(told))}"
+
+
+def failures_signatures() -> str:
+    """Return how norms fail, how many of the cases do so, and which rules say it."""
+    rows = []
+    for name, meaning in MEANINGS.items():
+        found = [replay for case in corpus().failures for replay in case.replays if replay.signature == name]
+        rules = dict.fromkeys(rule for replay in found for rule in replay.rules)
+        rows.append((code(name), meaning, len(found), codes(sorted(rules))))
+    return table(("signature", "what happened", "inputs", "rules"), rows)
+
+
+def failures(source: str) -> str:
+    """Return the cases whose input is from one source, or the controls."""
+    cases = corpus().controls if source == "controls" else corpus().of(source)  # type: ignore[arg-type]  # the literals
+    return "\n\n".join(_case(case) for case in cases)
+
+
+def _case(case: FailureCase) -> str:
+    links = " ".join(f"<{link}>" if "://" in link else f"[{link}]({link.removeprefix('docs/')})" for link in case.links)
+    texts = [f"{case.story} {links}", case.reconstruction and f"Input: {case.reconstruction}", case.note]
+    rows = [
+        (replay.input, code(side.implementation), side.role, code(side.signature or "-"), side.verdict, _rules_of(side))
+        for replay in case.replays
+        for side in replay.sides
+    ]
+    figures = [
+        (replay.input, code(each.name), each.side, each.expected, f"{each.measured:.6g}")
+        for replay in case.replays
+        for each in replay.figures
+    ]
+    parts = [f"### {case.id} {case.where}", *(filled(" ".join(text.split())) for text in texts if text)]
+    parts.append(table(("input", "implementation", "is", "signature", "verdict", "normcheck says"), rows))
+    if figures:
+        parts.append(table(("input", "figure", "of the one that is", "expected", "here"), figures))
+    return "\n\n".join(parts)
+
+
+def _rules_of(side: Side) -> str:
+    return codes(dict.fromkeys(flag.rule for flag in side.flags))
+
+
+def cases_fields() -> str:
+    """Return every object of what `normcheck cases` writes, and its fields."""
+    _, definitions = msgspec.json.schema_components([Corpus])
+    return _objects(definitions, {})
+
+
 # ----------------------------------------------------------------------------------------------------- blocks
 
 BLOCKS: dict[str, Callable[[], str]] = {
+    "aliases": alias_names,
     **{name: functools.partial(session, name) for name in OUTPUTS},
     **{f"rule {r.code}": functools.partial(rule, r.code) for r in normcheck.rules()},
     "api": api,
+    "cases fields": cases_fields,
     "commands": commands,
     "constants": constants,
     "cost fields": cost_fields,
     "costs": costs,
     "distributions": distributions,
     "exit codes": exit_codes,
+    "failures counts": failures_counts,
+    "failures signatures": failures_signatures,
+    **{
+        f"failures {name}": functools.partial(failures, name)
+        for name in ("published", "found", "reconstructed", "controls")
+    },
+    "fidelity below": fidelity_below,
+    "fidelity fields": fidelity_fields,
+    "fidelity inputs": lambda: table(*fidelity_page.families()),
+    "fidelity not run": fidelity_not_run,
+    "fidelity results": fidelity_results,
     "format facts": format_facts,
     "formats": formats,
+    "implementation fields": implementation_fields,
     "implementations": implementations,
     "json": json_fields,
     "kinds of operations": kinds_of_operations,
     "limits": limits,
     "norms": norms,
     "orders": orders,
+    "recurrences": recurrences,
     **{f"paper {name}": functools.partial(paper_claims, name) for name in EXPERIMENTS},
     "paper json": reproduce_fields,
     "paper runs": paper_runs,

@@ -63,10 +63,10 @@ def formats() -> tuple[Format, ...]:
 
 
 def implementations() -> tuple[Implementation, ...]:
-    """Return the table of implementations: the format, order and algorithm of each step of a norm."""
-    from normcheck.norms.implementations import IMPLEMENTATIONS
+    """Return the implementations, generic ones and the catalogue's: how each step of a norm is computed."""
+    from normcheck.norms.catalogue import catalogue
 
-    return tuple(IMPLEMENTATIONS.values())
+    return tuple(catalogue().values())
 
 
 def distributions() -> tuple[Distribution, ...]:

@@ -416,7 +416,7 @@ def test_the_first_command_runs():
 
 # ------------------------------------------------------------------------------------------ nothing of one machine
 
-PUBLIC = {"arxiv.org", "github.com", "json-schema.org", "no-color.org"}
+PUBLIC = {"arxiv.org", "github.com", "huggingface.co", "json-schema.org", "no-color.org"}
 PRIVATE = re.compile(
     r"/(?:home|root|tmp|mnt|Users|var|opt)/|\blocalhost\b|\b\d{1,3}(?:\.\d{1,3}){3}\b|--index-url (?!ADDRESS)\S+"
 )

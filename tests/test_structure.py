@@ -31,9 +31,10 @@ PARTS = {
     "render": {"results"},  # lists.py too: it is handed its tables as plain facts
     "cli": {"arithmetic", "norms", "layers", "analysis", "nn", "optim", "paper", "render", "results"},
     "testing": {"analysis", "cli", "render", "results"},
+    "fidelity": {"arithmetic", "norms", "layers", "analysis", "render", "cli"},
 }
 FOREIGN = {  # heavy or defining libraries, and the modules or folders (ending in a dot) that may import them
-    "typer": {"normcheck.cli."},
+    "typer": {"normcheck.cli.", "normcheck.fidelity.__main__"},
     "click": {"normcheck.cli."},
     "rich": {"normcheck.cli.", "normcheck.render."},
     "numba": {
@@ -49,7 +50,7 @@ FOREIGN = {  # heavy or defining libraries, and the modules or folders (ending i
         "normcheck.analysis.reporting",  # its version
         "normcheck.paper.seeds",
     },
-    "torch": {"normcheck.layers.", "normcheck.nn.", "normcheck.optim.", "normcheck.paper."},
+    "torch": {"normcheck.layers.", "normcheck.nn.", "normcheck.optim.", "normcheck.paper.", "normcheck.fidelity."},
     "matplotlib": {"normcheck.render."},
 }
 LAZY_CYCLES = {  # imports inside functions that close a cycle on purpose
@@ -407,6 +408,7 @@ def test_importing_normcheck_loads_nothing_heavy():
         ["distributions", "outlier"],
         ["schema"],
         ["reproduce", "--help"],
+        ["cases"],
     ],
     ids=" ".join,
 )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from normcheck.analysis.rule import (
     KEEP_PARAMETERS,
@@ -20,7 +19,6 @@ from normcheck.analysis.rule import (
 )
 from normcheck.analysis.thresholds import EPS_DOMINATES, deviation_severity
 from normcheck.arithmetic.formats import FLOAT32, format_named, wider
-from normcheck.norms.implementations import IMPLEMENTATIONS, STEP_ROLES
 from normcheck.norms.parameters import storage_named
 
 if TYPE_CHECKING:
@@ -49,21 +47,36 @@ def _deviation(case: Case) -> Iterator[Hit]:
 def exactly(case: Case) -> str | None:
     """What to do about an inaccurate result whose arithmetic is that of `wide` already; None to advise `wide`."""
     facts, io = case.result.parameters, format_named(case.result.precision)
-    if not _is_wide(case.implementation, io):
+    storage = storage_named(case.result.params)
+    if not _is_wide(case.implementation, io, io if storage == "io" else FLOAT32):
         return None
-    if facts is not None and storage_named(case.result.params) == "io" and wider(io, FLOAT32) != io:
+    if facts is not None and storage == "io" and wider(io, FLOAT32) != io:
         return KEEP_PARAMETERS
     if wider(io, FLOAT32) == io:
         return "compute in a wider format, or bring the input's mean nearer to 0: the arithmetic is that of `wide`"
     return "scale the input, or store it in a wider format: the arithmetic is float32 already"
 
 
-def _is_wide(how: Implementation, io: Format) -> bool:
-    """Whether a kernel's output is that of `wide`: also where the elements are as wide themselves."""
-    wide = IMPLEMENTATIONS["wide"]
-    narrow = [role for role in set(STEP_ROLES.values()) if (getattr(how, role), getattr(wide, role)) == ("io", "wide")]
-    same: dict[str, Any] = dict.fromkeys(narrow, "wide") if wider(io, FLOAT32) == io else {}
-    return replace(how, name=wide.name, title=wide.title, saved=wide.saved, **same) == wide
+def _is_wide(how: Implementation, io: Format, param: Format) -> bool:
+    """Whether `wide` would do nothing better: no step is narrower, no variance cancels, no long sum is in sequence."""
+    wide, formats = wider(io, FLOAT32), how.formats(io, param)
+    if how.variance.startswith(("one-pass", "shifted")):
+        return False
+    for step in ("sum", "sum-mean"):
+        if how.orders()[step].kind == "sequential" and formats[step].precision <= wide.precision:
+            return False
+    optional = {"cast": how.normalized, "kept": how.kept}
+    beside = {step for step, role in optional.items() if role is None} | _BESIDE_THE_ARITHMETIC
+    return all(form.precision >= wide.precision for step, form in formats.items() if step not in beside)
+
+
+_BESIDE_THE_ARITHMETIC = frozenset(
+    {
+        *("load", "residual", "store", "saved", "eps-rounded"),
+        *("running-update", "running-mean", "running-batch", "running-variance", "running-store"),
+    }
+)
+"""Steps whose format is not that of computing the output."""
 
 
 def _stagnation(case: Case) -> Iterator[Hit]:

@@ -9,7 +9,8 @@ from normcheck.analysis.assemble import assemble
 from normcheck.analysis.plans import Premise, plans_of
 from normcheck.analysis.rule import KEEP_PARAMETERS, absolute_norm
 from normcheck.arithmetic.formats import format_named
-from normcheck.norms.implementations import IMPLEMENTATIONS
+from normcheck.norms.aliases import Alias
+from normcheck.norms.catalogue import implementation_named
 from normcheck.norms.table import norm_named
 from normcheck.results import Advice, Finding, Result
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from normcheck.analysis.models import Found
     from normcheck.layers.layer import Layer
+    from normcheck.norms.implementations import Implementation
 
 _WIDE = "wide"
 
@@ -135,12 +137,17 @@ def _is_safe_in_l1(layer: Layer, failed: Result, premise: Premise) -> bool:
 
 def _run(layer: Layer, premise: Premise, norm: str, precision: str, implementation: str) -> list[Result]:
     """Run a layer once more, in one precision under one implementation."""
-    narrowed = replace(
-        premise, precisions=(format_named(precision),), implementations=(IMPLEMENTATIONS[implementation],)
-    )
+    row = _row(premise, implementation)
+    narrowed = replace(premise, precisions=(format_named(precision),), implementations=(row,))
     plans = [plan for plan in plans_of(layer, narrowed) if plan.study.norm.name == norm]
     runs = [assemble(plan.study, plan.labels, premise.rounding, jobs=1, search=False) for plan in plans]
     return [outcome.result for run in runs for outcome in run]
+
+
+def _row(premise: Premise, name: str) -> Implementation:
+    """Return the row of a result: one of the user's own, which no table holds, or the catalogue's."""
+    own = (row for row in premise.implementations if not isinstance(row, Alias) and row.name == name)
+    return next(own, None) or implementation_named(name)
 
 
 def _share(count: int, of: int) -> str:

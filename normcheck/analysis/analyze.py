@@ -19,13 +19,14 @@ from normcheck.analysis.plans import Premise, alternatives, assumptions_of, plan
 from normcheck.analysis.reporting import report_of
 from normcheck.analysis.rules import layer_findings, policy, skipped_findings
 from normcheck.arithmetic.formats import format_named
-from normcheck.arithmetic.orders import order_named
+from normcheck.arithmetic.orders import check_lanes, order_named
 from normcheck.arithmetic.rounding import Mode, Rounding
 from normcheck.errors import UnreadableError, UsageError, unknown_name
 from normcheck.layers.distributions import parse_distribution
 from normcheck.layers.sources import Synthetic
-from normcheck.norms.implementations import implementation_named
-from normcheck.norms.parameters import storage_named
+from normcheck.norms.aliases import chosen_rows
+from normcheck.norms.catalogue import choices, names_of
+from normcheck.norms.parameters import storage_form, storage_named
 from normcheck.norms.table import grouping, norm_named
 from normcheck.results import LayerFacts, Report, Skipped
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from normcheck.analysis.models import Found
     from normcheck.analysis.policy import Policy
     from normcheck.layers.layer import Layer
+    from normcheck.norms.implementations import Implementation
 
 ConstantKind = Literal["exact", "paper"]
 
@@ -55,7 +57,7 @@ def analyze(
     input_file: str | None = None,
     precisions: Sequence[str] = ("fp16", "bf16"),
     norms: Sequence[str] = (),
-    implementations: Sequence[str] = (),
+    implementations: Sequence[str | Implementation] = (),
     params: str = "half",
     mode: ModeName | None = None,
     distribution: str = "gaussian",
@@ -73,6 +75,7 @@ def analyze(
     k: int = 10,
     rounding: Mode = "nearest-even",
     order: str | None = None,
+    simd: int | None = None,
     ftz: bool = False,
     daz: bool = False,
     backward: bool = False,
@@ -98,7 +101,8 @@ def analyze(
         model_factory: ``package.module:factory``, which is imported and called for the module; the weights of `model`
             are put into it. input_file: what it is run on.
         precisions: formats of the elements. norms: put in place of a layer's own, besides it.
-        implementations: how kernels compute; without any, `wide`, and `pure` as a view whose findings are notes.
+        implementations: how kernels compute, names or rows of one's own; without any, `wide`, and `pure` as a view
+            whose findings are notes.
         params: where parameters and running statistics live: half, autocast, half-except-norms, io, float32, stored.
         mode: of norms with running statistics; both unless given.
         distribution, mean, std: of inputs of which nothing is known; with running statistics, the distribution's
@@ -110,6 +114,7 @@ def analyze(
         match: classes of one's own that are norms, see `normcheck.record`.
         trust: run the code in a file that cannot be read otherwise.
         constant, k: of l1, linf, topk and range. rounding, ftz, daz: of every operation. order: of every sum.
+        simd: float32 lanes of CPU vectors, for implementations whose sums depend on them; this machine's unless told.
         backward: also run the backward pass, under running statistics too, as of a frozen norm. grad_dist, grad_std:
             distribution and scale of the gradient that arrives at each layer's output, drawn with the next seed: always
             an assumption. loss_scale: what it is multiplied by before it is stored.
@@ -128,11 +133,12 @@ def analyze(
     }
     _check(mode, batch_size, spatial, constant, k, jobs)
     storage_named(params)  # refused before anything is read
+    check_lanes(simd)
     rules = policy(select, ignore, severity, thresholds)
     premise = Premise(
         precisions=tuple(dict.fromkeys(map(format_named, _listed(precisions, "precision")))),
         norms=tuple(dict.fromkeys(map(norm_named, _listed(norms)))),
-        implementations=tuple(dict.fromkeys(map(implementation_named, _listed(implementations)))),
+        implementations=choices(implementations),
         params=params,
         mode=mode,
         noise=Synthetic(parse_distribution(distribution), mean, std, seed),
@@ -142,6 +148,7 @@ def analyze(
         k=k,
         rounding=Rounding(rounding, None, ftz, daz, seed),
         order=None if order is None else order_named(order),
+        simd=simd,
         incoming=incoming_of(
             backward=backward, loss_scale=loss_scale, grad_dist=grad_dist, grad_std=grad_std, seed=seed, analyzed=True
         ),
@@ -168,6 +175,7 @@ def analyze(
         "models": [found.path for found in loaded.found],
         "trusted": [found.path for found in loaded.found if found.trusted],
         "distribution": str(premise.noise.distribution),
+        "implementations": names_of(implementations),
     }
     report = _report(settings | what_ran, jobs, premise, rules, loaded, checked, named=bool(layers))
     if loaded.unreadable and not loaded.found:
@@ -349,12 +357,18 @@ def _not_run(layers: Sequence[Layer], premise: Premise) -> list[Skipped]:
         for norm in premise.norms
         if layers and not any(norm == layer.norm or alternatives(layer, (norm,)) for layer in layers)
     ]
-    return out + [
-        Skipped(name=f"{norm.name} {row.name}", reason=f"{row.name} does not define {norm.name}")
-        for row in premise.implementations
-        for norm in dict.fromkeys(layer.norm for layer in layers)
-        if not row.defines(norm)
-    ]
+    return out + list(dict.fromkeys(skip for layer in layers for skip in _without_row(layer, premise)))
+
+
+def _without_row(layer: Layer, premise: Premise) -> Iterator[Skipped]:
+    """Implementations that were asked for and do not define a layer's norm, in a precision or size."""
+    recorded = premise.activations.get(layer.name)
+    shape = shape_of(layer, premise) if recorded is None or layer.norm.where == "layer" else recorded.shape
+    group = grouping(layer.norm, shape, layer.num_groups)
+    for io in premise.precisions:
+        param = storage_form(storage_named(premise.params), io)
+        for name, reason in chosen_rows(premise.implementations, layer.norm, io, param, group, premise.mode)[1]:
+            yield Skipped(name=f"{layer.norm.name} {name}", reason=reason)
 
 
 def _unmatched(loaded: Loaded, layers: Sequence[Layer]) -> list[Skipped]:

@@ -36,7 +36,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _KEPT_PARTS = 64
 """Parts of a long row's input that are kept between passes (64 MiB of float32); beyond that they are drawn anew."""
 
-REFERENCE = replace(IMPLEMENTATIONS["wide"], fused=True)
+REFERENCE = replace(IMPLEMENTATIONS["wide"], contracted=("sum",))
 """The algorithm of the reference: two-pass, squares summed as they are formed; formats mean nothing to it."""
 
 
@@ -207,6 +207,8 @@ def _total(
     totals.ideal.add(side.ideal[finite], fit[1][finite], study.grouping.size)
     totals.worst = _worst(kinds, s, s_hat, machine, row_start)
     _take_statistic(totals, study, side.outputs.before_eps, out.before_eps, machine.rows)
+    if out.effective_eps is not None:
+        _take_effective_eps(totals, study, side.outputs.before_eps, out.effective_eps, machine.rows)
     totals.take_steps(machine.steps, None if raw is None else _unbounded_steps(study, runner, machine, raw, row_start))
     bits = headroom(totals).overflow_bits
     totals.extents = [Extent(math.inf if bits is None else bits, totals.least_statistic, totals.error.ee)]
@@ -310,6 +312,17 @@ def _take_statistic(totals: Totals, study: Study, exact: PerRow, emulated: PerRo
     totals.statistic_form, totals.statistic_degree = emulated.form, emulated.degree
 
 
+def _take_effective_eps(totals: Totals, study: Study, exact: PerRow, eps: PerRow, rows: int) -> None:
+    """Eps as the kernel adds it, in the row where that changes the divisor most: of those that have a statistic."""
+    v, effective = column(exact, rows), column(eps, rows)
+    with np.errstate(all="ignore"):
+        ratio = (v + effective) / (v + study.eps)
+        change = np.abs((np.sqrt(ratio) if study.norm.statistic.eps_on == "variance" else ratio) - 1.0)
+    change = np.where((v > 0) & np.isfinite(change), change, -1.0)
+    worst = int(np.argmax(change))
+    totals.effective_eps, totals.eps_effect = float(effective[worst]), max(float(change[worst]), 0.0)
+
+
 def _unbounded_steps(
     study: Study, runner: Runner, machine: Emulated, raw: Elements, row_start: int
 ) -> dict[str, Any] | None:
@@ -353,7 +366,7 @@ def _take_ratio(reference: Reference, study: Study, x: Elements, outputs: Output
     if study.norm.statistic.name == "l2":
         reference.ratio_rows = reference.ratio_squared = reference.ratio = float(np.count_nonzero(before > 0))
         return
-    _, _, variance = VARIANCES["two-pass"](exact, exact.load(x), study.norm.centred, REFERENCE)
+    variance = VARIANCES["two-pass"](exact, exact.load(x), study.norm.centred, REFERENCE).square
     sigma = np.sqrt(variance.data[:, 0])
     has = (sigma > 0) & np.isfinite(before)
     ratio = before[has] / sigma[has]

@@ -14,6 +14,7 @@ from normcheck.analysis.study import Runner, Study
 from normcheck.arithmetic.formats import FLOAT32, wider
 from normcheck.errors import UsageError
 from normcheck.layers.sources import FromStatistics, Given, Synthetic
+from normcheck.norms.aliases import chosen_rows
 from normcheck.norms.constants import scale_of
 from normcheck.norms.implementations import IMPLEMENTATIONS, MEANINGFUL_PURE_PRECISION, Implementation
 from normcheck.norms.parameters import Parameters, check_lengths, storage_named
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from normcheck.arithmetic.orders import Order
     from normcheck.arithmetic.rounding import Rounding
     from normcheck.layers.layer import Layer
+    from normcheck.norms.aliases import Alias
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Mode = Literal["train", "eval"]
@@ -49,12 +51,12 @@ class Premise:
     norms: put in place of a layer's own, besides it. implementations: those asked for; empty for the defaults.
     mode: None for both where a layer keeps running statistics. activations: recorded inputs by layer name, in torch's
     layout, read when asked for; recorded: what they are called. incoming: the gradient that arrives at the layers'
-    outputs; None for the forward pass alone.
+    outputs; None for the forward pass alone. simd: lanes of CPU vectors; None for this machine's.
     """
 
     precisions: tuple[Format, ...]
     norms: tuple[Norm, ...]
-    implementations: tuple[Implementation, ...]
+    implementations: tuple[Implementation | Alias, ...]
     params: str
     mode: Mode | None
     noise: Synthetic
@@ -67,6 +69,7 @@ class Premise:
     activations: Mapping[str, Array] = field(default_factory=dict)
     recorded: str = ""
     incoming: Incoming | None = None
+    simd: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,15 +185,17 @@ def _plan(
         return  # NC402 says so
     check_lengths(given, group, norm)
     chosen, unasked = _rows(premise, io)
-    rows = [row for row in chosen if row.defines(norm)]
+    stored = given.cast(storage_named(premise.params), io, premise.rounding)
+    rows, _ = chosen_rows(chosen, norm, io, stored.form or io, group, mode)
     if not rows:
         return
-    stored = given.cast(storage_named(premise.params), io, premise.rounding)
     updates = mode == "train" and given.running_statistic is not None
     momentum = (layer.momentum or MOMENTUM) if updates else None
     eps = _eps(layer, norm)
     facts = parameter_facts(norm, given, stored, eps=eps, weight_offset=layer.weight_offset, momentum=momentum)
-    runners = [Runner(row, row.machine(io, stored.form or io, premise.rounding, premise.order)) for row in rows]
+    param = stored.form or io
+    rounds, order, simd = premise.rounding, premise.order, premise.simd
+    runners = [Runner(row, row.machine(io, param, rounds, order, group=group, simd=simd)) for row in rows]
     scale, k = scale_of(norm, premise.constant, group.size, premise.k)
     study = Study(
         norm=norm,
@@ -222,7 +227,7 @@ def _plan(
     yield Plan(study, labels, premise.incoming)
 
 
-def _rows(premise: Premise, io: Format) -> tuple[tuple[Implementation, ...], frozenset[str]]:
+def _rows(premise: Premise, io: Format) -> tuple[tuple[Implementation | Alias, ...], frozenset[str]]:
     return (premise.implementations, frozenset()) if premise.implementations else default_rows(io)
 
 

@@ -16,7 +16,7 @@ from normcheck.results.reproducer import TORCH_FORMATS, Formula, Operation, Prog
 if TYPE_CHECKING:
     from normcheck.analysis.backward import Incoming
     from normcheck.analysis.study import Runner, Study
-    from normcheck.arithmetic.rounding import Rounding
+    from normcheck.arithmetic.emulated import Machine
     from normcheck.arithmetic.traced import Performed
     from normcheck.results.reproducer import RowState
 
@@ -91,7 +91,7 @@ def program_of(
 
 
 def _program(block: Evaluated, runner: Runner, names: _Names, kept: int) -> Program:
-    operations = tuple(_operation(p, names, runner.machine.rounding) for p in block.performed)
+    operations = tuple(_operation(p, names, runner.machine) for p in block.performed)
     emulated, study = block.emulated, block.study
     return Program(
         formula=_formula(block),
@@ -108,7 +108,7 @@ def _program(block: Evaluated, runner: Runner, names: _Names, kept: int) -> Prog
     )
 
 
-def _operation(performed: Performed, names: _Names, rounding: Rounding) -> Operation:
+def _operation(performed: Performed, names: _Names, machine: Machine) -> Operation:
     order = performed.order
     return Operation(
         name=names.name(performed.result),
@@ -121,20 +121,25 @@ def _operation(performed: Performed, names: _Names, rounding: Rounding) -> Opera
         within=None if performed.within is None else performed.within.name,
         order=None if order is None else Sum(kind=order.kind, width=order.width, merge=order.merge),
         number=performed.number,
-        replayed=_why_replayed(performed, rounding),
+        replayed=_why_replayed(performed, machine),
     )
 
 
-def _why_replayed(performed: Performed, rounding: Rounding) -> str | None:
+def _why_replayed(performed: Performed, machine: Machine) -> str | None:
     """Why a script takes the recorded result; None where torch computes it bit for bit."""
+    rounding, sums = machine.rounding, performed.operation == "sum"
     strange = [f.name for f in (performed.form, performed.within) if f is not None and f.name not in TORCH_FORMATS]
     reasons = {
         f"torch does not round {rounding.mode}": rounding.mode != "nearest-even",
         "torch does not flush or saturate so": rounding.ftz or rounding.daz or rounding.overflow is not None,
         f"torch does not compute in {', '.join(strange)}": bool(strange),
         "Welford's recurrence takes the elements one by one": performed.operation == "moments",
-        "torch has no fused multiply-add": performed.operation == "sum" and len(performed.operands) > 1,
+        "torch has no fused multiply-add": performed.operation == "fma"
+        or (performed.operation == "sum" and len(performed.operands) > 1),
         "Kahan's sum takes the elements one by one": performed.order is not None and performed.order.kind == "kahan",
+        f"torch has no sum in the order {performed.order}": performed.order is not None
+        and performed.order.is_scheduled,
+        "a script does not visit rows position by position": sums and machine.layout.channels_last,
     }
     return next((reason for reason, holds_here in reasons.items() if holds_here), None)
 
@@ -175,7 +180,7 @@ def _arrays(block: Evaluated, names: _Names, places: Array, kept: int) -> dict[s
     arrays |= {name: rows_of(value) for name, value in names.arrays.items()}
     for performed in block.performed:
         name = names.name(performed.result)
-        data = _narrow(rows_of(performed.result, kept), performed.form)
+        data = _narrow(rows_of(performed.result, kept), performed.result.form or performed.form)
         arrays |= {f"_{name}": data[:1]} if performed.operation == "constant" else {name: data}
     gradient, judged = block.gradient, judge(block) if block.gradient is None else judge_gradient(block)
     exact, emulated = (block.exact.y, block.emulated.y) if gradient is None else (gradient.exact, gradient.emulated)

@@ -14,19 +14,23 @@ from normcheck.analysis.reporting import report_of
 from normcheck.analysis.rules import policy
 from normcheck.analysis.study import Runner, Study
 from normcheck.arithmetic.formats import Format, format_named
-from normcheck.arithmetic.orders import Order, order_named
+from normcheck.arithmetic.orders import Order, check_lanes, order_named
 from normcheck.arithmetic.rounding import Mode, Rounding
 from normcheck.errors import UsageError, unknown_name
 from normcheck.layers.distributions import parse_distribution
 from normcheck.layers.sources import Synthetic
+from normcheck.norms.aliases import chosen_rows
+from normcheck.norms.catalogue import choices, names_of
 from normcheck.norms.constants import scale_of
-from normcheck.norms.implementations import Implementation, default_implementations, implementation_named
-from normcheck.norms.parameters import Parameters, Storage, storage_named
+from normcheck.norms.implementations import Implementation, default_implementations
+from normcheck.norms.parameters import Parameters, Storage, storage_form, storage_named
 from normcheck.norms.table import Grouping, Norm, grouping, norm_named
 from normcheck.results import Report, Skipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from normcheck.arithmetic.emulated import Machine
 
 ModeName = Literal["train", "eval"]
 ConstantKind = Literal["exact", "paper"]
@@ -40,7 +44,7 @@ def simulate(
     seed: int = 0,
     precisions: Sequence[str] = ("fp16",),
     norms: Sequence[str] = ("batch-l2",),
-    implementations: Sequence[str] = (),
+    implementations: Sequence[str | Implementation] = (),
     shape: tuple[int, ...] = (32, 64, 28, 28),
     num_groups: int | None = None,
     mode: ModeName = "train",
@@ -50,6 +54,7 @@ def simulate(
     k: int = 10,
     rounding: Mode = "nearest-even",
     order: str | None = None,
+    simd: int | None = None,
     ftz: bool = False,
     daz: bool = False,
     params: str = "half",
@@ -72,12 +77,14 @@ def simulate(
     Args:
         distribution: such as ``"gaussian"`` or ``"student-t(df=4)"``; `normcheck distributions` lists them.
         mean, std: location and scale of the elements. seed: of the random numbers (also of stochastic rounding).
-        precisions: names of formats. norms, implementations: names; no implementations for each precision's default.
+        precisions: names of formats. norms: names. implementations: names or rows of one's own; without any, each
+            precision's default.
         shape: (N, C, ...) or (..., D). num_groups: of group norms; 32 or the largest divisor of C below it.
         mode: ``"eval"`` uses the distribution's own mean and deviation as running statistics (batch norm only).
         eps: added to the variance, or to the statistic. eps_comparable: statistics get sqrt(eps), the same floor.
         constant: of l1, linf, topk and range: unbiased on Gaussians, or the paper's. k: of topk.
         rounding, ftz, daz: of every operation. order: of every sum, instead of each implementation's own.
+        simd: float32 lanes of CPU vectors, for implementations whose sums depend on them; this machine's unless told.
         params: where running statistics live: half, autocast, half-except-norms, io, float32 or stored.
         backward: also run the backward pass. grad_dist, grad_std: distribution and scale of the gradient that arrives
             at the output, drawn with the next seed. loss_scale: what it is multiplied by before it is stored. The
@@ -91,12 +98,13 @@ def simulate(
     """
     settings = {name: value for name, value in locals().items() if name not in ("progress", "watch", "jobs")}
     _check(shape, eps, mode, constant, k, jobs)
+    check_lanes(simd)
     rules = policy(select, ignore, severity, thresholds)
     rounds = Rounding(rounding, None, ftz, daz, seed)
     source = Synthetic(parse_distribution(distribution), mean, std, seed)
     storage, association = storage_named(params), None if order is None else order_named(order)
     common = _Common(
-        source, shape, num_groups, mode, eps, eps_comparable, constant, k, rounds, association, storage, params
+        source, shape, num_groups, mode, eps, eps_comparable, constant, k, rounds, association, simd, storage, params
     )
     incoming = incoming_of(
         backward=backward, loss_scale=loss_scale, grad_dist=grad_dist, grad_std=grad_std, seed=seed, analyzed=False
@@ -116,7 +124,7 @@ def simulate(
                 watch(replace(plan, incoming=incoming), outcome)
     return report_of(
         "simulate",
-        settings | {"distribution": str(source.distribution)},
+        settings | {"distribution": str(source.distribution), "implementations": names_of(implementations)},
         jobs,
         results=[outcome.result for outcome in outcomes],
         findings=[finding for outcome in outcomes for finding in outcome.findings],
@@ -139,6 +147,7 @@ class _Common:
     k: int
     rounding: Rounding
     order: Order | None
+    simd: int | None
     storage: Storage
     params: str
 
@@ -166,20 +175,17 @@ def _unique(names: Sequence[str], what: str) -> list[str]:
 
 
 def _plans(
-    common: _Common, norms: list[str], precisions: list[str], implementations: Sequence[str]
+    common: _Common, norms: list[str], precisions: list[str], implementations: Sequence[str | Implementation]
 ) -> tuple[list[Plan], list[Skipped]]:
     plans, skipped = [], []
-    asked = [implementation_named(name) for name in dict.fromkeys(implementations)]
+    asked = choices(implementations)
     for norm in dict.fromkeys(map(norm_named, norms)):
         group = grouping(norm, common.shape, common.num_groups)
         for io in dict.fromkeys(map(format_named, precisions)):
-            chosen = asked or [implementation_named(name) for name in default_implementations(io)]
-            skipped += [
-                Skipped(name=f"{norm.name} {io.label} {row.name}", reason=f"{row.name} does not define {norm.name}")
-                for row in chosen
-                if not row.defines(norm)
-            ]
-            rows = [row for row in chosen if row.defines(norm)]
+            param = storage_form(common.storage, io)
+            chosen = asked or choices(default_implementations(io))
+            rows, without = chosen_rows(chosen, norm, io, param, group, common.mode)
+            skipped += [Skipped(name=f"{norm.name} {io.label} {name}", reason=reason) for name, reason in without]
             if rows:
                 plans.append(_plan(common, norm, group, io, rows))
     return plans, skipped
@@ -193,7 +199,7 @@ def _plan(common: _Common, norm: Norm, group: Grouping, io: Format, rows: list[I
     given = _parameters(common, norm, group)
     stored = given.cast(common.storage, io, common.rounding)
     param = stored.form or io
-    runners = tuple(Runner(row, row.machine(io, param, common.rounding, common.order)) for row in rows)
+    runners = tuple(Runner(row, _machine(row, io, param, common, group)) for row in rows)
     study = Study(norm, group, io, common.source, eps, scale, k or 1, given, stored, runners)
     labels = Labels(
         layer=None,
@@ -207,6 +213,10 @@ def _plan(common: _Common, norm: Norm, group: Grouping, io: Format, rows: list[I
         assumed=False,
     )
     return Plan(study, labels)
+
+
+def _machine(row: Implementation, io: Format, param: Format, common: _Common, group: Grouping) -> Machine:
+    return row.machine(io, param, common.rounding, common.order, group=group, simd=common.simd)
 
 
 def _check_norm(common: _Common, norm: Norm, group: Grouping) -> None:

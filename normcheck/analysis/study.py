@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from normcheck.arithmetic.values import PART
+from normcheck.arithmetic.values import PART, Elements
 from normcheck.norms.forward import Problem
 
 if TYPE_CHECKING:
@@ -80,7 +80,8 @@ class Study:
     """One norm on one input in one precision: what all its implementations share.
 
     parameters: as given, for the reference. stored: as they are in the format of the parameters. momentum: of the
-    running statistics, where they are updated. weight_offset: added to gamma by the norm itself.
+    running statistics, where they are updated. weight_offset: added to gamma by the norm itself. residual: added to
+    the input first, where there is one; numbers of the io format, as the input that is loaded.
     """
 
     norm: Norm
@@ -95,6 +96,7 @@ class Study:
     runners: tuple[Runner, ...]
     momentum: float | None = None
     weight_offset: float = 0.0
+    residual: Source | None = None
 
     def problem(self, parameters: Parameters, row_start: int, row_stop: int, param_form: Format | None) -> Problem:
         """The problem of a block of rows with those parameters."""
@@ -106,7 +108,19 @@ class Study:
             k=self.k,
             momentum=self.momentum,
             weight_offset=self.weight_offset,
+            residual=self._residual(row_start, row_stop),
             **values,
+        )
+
+    def _residual(self, row_start: int, row_stop: int) -> Elements | None:
+        """The residual of a block of rows."""
+        source, g = self.residual, self.grouping
+        if source is None:
+            return None
+        return Elements(
+            lambda i, _: source.draw(g, row_start, row_stop, i * PART, min(g.size, (i + 1) * PART)),
+            -(-g.size // PART),
+            self.io,
         )
 
     @property

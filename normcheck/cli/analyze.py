@@ -52,6 +52,7 @@ from normcheck.cli.options import (
     Select,
     Severities,
     ShowSettings,
+    Simd,
     Std,
     Thresholds,
     assignments,
@@ -158,7 +159,7 @@ Implementations = Annotated[
     typer.Option(
         "--implementation", metavar="NAME,...", show_default="wide, and pure in brief", rich_help_panel=THE_ARITHMETIC,
         autocompletion=completion.implementations,
-        help="How kernels compute; `normcheck implementations` lists them.",
+        help="How kernels compute: rows or aliases of `normcheck implementations`, all, or a TOML file.",
     ),
 ]  # fmt: skip
 Top = Annotated[
@@ -198,6 +199,7 @@ def analyze(
     grad_std: GradStd = 1.0,
     rounding: Rounding = "nearest-even",
     order: Order = None,
+    simd: Simd = None,
     ftz: Ftz = False,
     daz: Daz = False,
     form: Format = None,
@@ -255,7 +257,7 @@ def analyze(
                 batch_size=batch_size, spatial=positions, kinds=tuple(map(parse_kind, kinds)),
                 eps=tuple(map(parse_eps, epsilons)), layers=patterns, trust=trust, constant=constant.value, k=k,
                 rounding=rounding,  # type: ignore[arg-type]  # any text: the engine says which it knows
-                order=order, ftz=ftz, daz=daz, backward=backward, loss_scale=loss_scale, grad_dist=grad_dist,
+                order=order, simd=simd, ftz=ftz, daz=daz, backward=backward, loss_scale=loss_scale, grad_dist=grad_dist,
                 grad_std=grad_std, select=names(select), ignore=names(ignore), severity=levels,
                 thresholds=limits, jobs=jobs, progress=tick, say=None if quiet else say,
                 watch=reproduced.watch if reproduced else None,

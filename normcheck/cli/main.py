@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from normcheck.cli.analyze import analyze
+from normcheck.cli.cases import cases
 from normcheck.cli.configured import Configured
 from normcheck.cli.convert import convert
 from normcheck.cli.diff import diff
 from normcheck.cli.distributions import distributions
 from normcheck.cli.exit_codes import ExitCode
 from normcheck.cli.formats import formats
+from normcheck.cli.identify import identify
 from normcheck.cli.implementations import implementations
 from normcheck.cli.norms import norms
 from normcheck.cli.options import Debug
+from normcheck.cli.orders import orders
 from normcheck.cli.reproduce import reproduce
 from normcheck.cli.rules import rules
 from normcheck.cli.schema import schema
@@ -32,7 +35,8 @@ if TYPE_CHECKING:
 app = typer.Typer(name="normcheck", pretty_exceptions_enable=False)
 for _run in (analyze, simulate):
     app.command(cls=Configured)(_run)
-for _command in (convert, diff, formats, norms, implementations, distributions, rules, schema, reproduce, track):
+_LISTS = (formats, norms, implementations, orders, distributions, rules)
+for _command in (convert, diff, identify, *_LISTS, schema, cases, reproduce, track):
     app.command()(_command)
 
 _TyperError = typer.BadParameter.__mro__[2]

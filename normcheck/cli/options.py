@@ -109,7 +109,14 @@ Implementations = Annotated[
     typer.Option(
         "--implementation", metavar="NAME,...", show_default="by precision", rich_help_panel=THE_ARITHMETIC,
         autocompletion=completion.implementations,
-        help="How kernels compute; `normcheck implementations` lists them.",
+        help="How kernels compute: rows or aliases of `normcheck implementations`, all, or a TOML file.",
+    ),
+]  # fmt: skip
+Simd = Annotated[
+    int | None,
+    typer.Option(
+        parser=whole, metavar="LANES", show_default="this machine's", rich_help_panel=THE_ARITHMETIC,
+        help="float32 lanes of CPU vectors, where sums depend on them: 4 NEON, 8 AVX2, 16 AVX-512.",
     ),
 ]  # fmt: skip
 Params = Annotated[
@@ -131,7 +138,7 @@ Order = Annotated[
     typer.Option(
         metavar="ORDER", show_default="the implementation's", rich_help_panel=THE_ARITHMETIC,
         autocompletion=completion.orders,
-        help="How sums are associated: sequential, pairwise, lanes(8, serial), tree, blocks(64), kahan.",
+        help="How sums are associated, as 'lanes(8, serial)'; `normcheck orders` lists them.",
     ),
 ]  # fmt: skip
 Dist = Annotated[

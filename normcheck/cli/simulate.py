@@ -51,6 +51,7 @@ from normcheck.cli.options import (
     Select,
     Severities,
     ShowSettings,
+    Simd,
     Std,
     Thresholds,
     assignments,
@@ -131,6 +132,7 @@ def simulate(
     grad_std: GradStd = 1.0,
     rounding: Rounding = "nearest-even",
     order: Order = None,
+    simd: Simd = None,
     ftz: Ftz = False,
     daz: Daz = False,
     form: Format = None,
@@ -181,7 +183,7 @@ def simulate(
         found = run(
             distribution=dist, mean=mean, std=std, seed=seed, precisions=precisions, norms=norms,
             implementations=implementations, shape=size, num_groups=num_groups, mode=mode.value, eps=eps,
-            eps_comparable=eps_comparable, constant=constant.value, k=k, order=order, ftz=ftz, daz=daz,
+            eps_comparable=eps_comparable, constant=constant.value, k=k, order=order, simd=simd, ftz=ftz, daz=daz,
             rounding=rounding,  # type: ignore[arg-type]  # any text: the engine says which it knows
             params=params, backward=backward, loss_scale=loss_scale, grad_dist=grad_dist, grad_std=grad_std,
             select=names(select), ignore=names(ignore), severity=levels, thresholds=limits,

@@ -524,7 +524,7 @@ def test_degrees():
     forms = replace(PURE, root_form="rsqrt", normalize_form="shift")
     assert degrees(result_of(row, eps=0.0, how=forms)).items() >= (shown | {"fold": 0, "normalize": 0}).items()
     assert "root" not in degrees(result_of(row, eps=0.0, how=forms))
-    fused = degrees(result_of(row, eps=0.0, how=replace(PURE, fused=True)))
+    fused = degrees(result_of(row, eps=0.0, how=replace(PURE, contracted=("sum",))))
     assert "square" not in fused
     assert fused["sum"] == 2
 

@@ -103,6 +103,25 @@ REPLAYED = {
     "flushed": case("NC102", "collapsed", implementations=["pure"], std=100.0, ftz=True),
     "kahan": case("batch-l2", "nonfinite", implementations=["pure"], std=100.0, order="kahan"),
     "float8": case("NC105", "nonfinite", precisions=["e4m3fn"], implementations=["wide"], std=300.0),
+    "fused, layer": case(
+        "NC105", "nonfinite", implementations=["torch-cpu-layernorm-fp16"], norms=["layer-l2"], std=1e5, shape=(9, 150)
+    ),
+    "fused, group": case(
+        "NC303",
+        "amplified",
+        implementations=["torch-cpu-groupnorm-channels-last-fp32"],
+        norms=["group-l2"],
+        num_groups=4,
+        precisions=["fp32"],
+        mean=2e3,
+    ),
+    "partial sums": case(
+        "NC102",
+        "collapsed",
+        implementations=["torch-cpu-batchnorm-fp32-channels-last"],
+        precisions=["fp32"],
+        std=1e20,
+    ),
     "e5m10": case("NC102", "collapsed", precisions=["e6m5"], implementations=["pure"], std=1e6),
 }
 

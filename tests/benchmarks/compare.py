@@ -32,7 +32,7 @@ from normcheck.arithmetic.events import no_events
 from normcheck.arithmetic.formats import format_named
 from normcheck.arithmetic.operations import rounded
 from normcheck.arithmetic.rounding import NEAREST, fast_constants
-from normcheck.norms.implementations import implementation_named
+from normcheck.norms.catalogue import implementation_named
 from normcheck.norms.parameters import Parameters
 from normcheck.norms.table import grouping, norm_named
 

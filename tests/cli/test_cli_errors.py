@@ -88,7 +88,7 @@ def test_debug_shows_the_traceback(engine, normcheck, error):
         (["--norm", "batch-l3"], ["batch-l3", "batch-l2"]),
         (["--implementation", "purest"], ["purest", "pure"]),
         (["--rounding", "sideways"], ["sideways", "`normcheck simulate --help`"]),
-        (["--order", "backwards"], ["backwards", "`normcheck simulate --help`"]),
+        (["--order", "backwards"], ["backwards", "`normcheck orders`"]),
         (["--params", "most"], ["most", "half, autocast"]),
         (["--eps", "nan"], ["eps", "nan"]),
         (["--seed", "-1"], ["seed", "-1"]),

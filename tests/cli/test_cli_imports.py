@@ -43,9 +43,12 @@ def test_help_loads_neither_engine_nor_numpy(arguments):
         ["implementations", "pure"],
         ["rules"],
         ["rules", "NC301"],
+        ["orders"],
         ["distributions"],
         ["distributions", "outlier"],
         ["schema"],
+        ["cases"],
+        ["cases", "--signature", "UFLOW", "--format", "json"],
     ],
 )
 def test_lists_load_no_engine(arguments):
