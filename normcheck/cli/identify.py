@@ -112,15 +112,15 @@ def identify(
             "running_mean": running_mean, "running_var": running_var,
         }.items()
     }  # fmt: skip
-    arguments: dict[str, Any] = {"eps": eps, "num_groups": num_groups, "mode": mode.value, "params": params, "simd": simd}
+    facts: dict[str, Any] = {"input": given, "output": output, "norm": norm, "params": params, "eps": eps}
+    further: dict[str, Any] = {"num_groups": num_groups, "mode": mode.value, "params": params, "eps": eps, "simd": simd}
     io = precision or y.dtype
     with progress("comparing", quiet=quiet) as tick:
         found = run(
             x.values, y.values, norm, precision=io, implementations=names(implementation), progress=tick,
-            **(arguments | arrays),
+            **(further | arrays),
         )  # fmt: skip
-    facts = {"input": given, "output": output, "norm": norm, "params": params, "eps": eps, "shape": x.values.shape}
-    _show(found, facts, io, form, top)
+    _show(found, facts | {"shape": x.values.shape}, io, form, top)
     best = found.candidates[0]
     raise typer.Exit(ExitCode.CLEAN if best.share >= least else ExitCode.FINDINGS)
 
