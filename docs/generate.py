@@ -78,8 +78,9 @@ OUTPUTS = {
     --implementation pure,wide-sum,wide --shape 8,16,8,8 --std 100""",
     "steps": """normcheck simulate --implementation wide-sum --shape 8,16,8,8 --std 100 \\
     --fail-on never --steps""",
-    "kernels": """normcheck simulate --norm layer-l2,rms --precision fp16 --shape 8,1024 --std 100 \\
-    --implementation pure,torch-cpu,onnx-reference,onnxruntime-cuda-skip,hf-llama""",
+    "kernels": """normcheck simulate --norm layer-l2,rms --shape 8,1024 --std 100 \\
+    --precision fp16 --implementation pure,torch-cpu,onnx-reference \\
+    --implementation onnxruntime-cuda-skip,hf-llama""",
 }
 """Commands whose output is shown."""
 
@@ -485,6 +486,20 @@ def alias_names() -> str:
 def orders() -> str:
     """Return the orders of summation."""
     return table(("order", "association"), [(code(name), text) for name, text in ORDERS.items()])
+
+
+def orders_of_kernels() -> str:
+    """Return the orders that docs/numerics.md does not define in its own words."""
+    told = re.findall(r"^\* `([a-z-]+)[`(]", _outside_blocks("docs/numerics.md"), re.MULTILINE)
+    lines = [f"* `{name}`: {text}." for name, text in ORDERS.items() if name not in told]
+    fill = functools.partial(textwrap.fill, width=120, subsequent_indent="  ", break_on_hyphens=False)
+    return "\n".join(map(fill, lines))
+
+
+def _outside_blocks(page: str) -> str:
+    """Return what of a page is written by hand."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.sub(r"<!-- generated: .*? -->.*?<!-- end: .*? -->", "", text, flags=re.DOTALL)
 
 
 def recurrences() -> str:
@@ -1169,6 +1184,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "limits": limits,
     "norms": norms,
     "orders": orders,
+    "orders of kernels": orders_of_kernels,
     "recurrences": recurrences,
     **{f"paper {name}": functools.partial(paper_claims, name) for name in EXPERIMENTS},
     "paper json": reproduce_fields,

@@ -1,4 +1,4 @@
-"""`normcheck.simulate`: what issue 2 says that it must show, with its figures; and what it must refuse."""
+"""`normcheck.simulate`: what it must show, with its figures; and what it must refuse."""
 
 from __future__ import annotations
 

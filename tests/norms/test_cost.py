@@ -249,7 +249,10 @@ def test_every_norm_is_counted_as_it_is_emulated(norm, direction):
     assert counted_steps(found) == emulated_steps(norm_named(norm), PURE, SHAPE, 10, direction)
 
 
-ORDERS = ("sequential", "pairwise", "lanes(4)", "lanes(8, serial)", "tree", "blocks(4)", "blocks(64)", "kahan")
+ORDERS = (
+    *("sequential", "pairwise", "lanes(4)", "lanes(8, serial)", "tree", "blocks(4)", "blocks(64)", "kahan"),
+    *("cascade(1)", "ynn-rows(2)", "ynn-columns"),
+)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 7, 8, 64, 65, 127, 1000])
