@@ -1,0 +1,1 @@
+"""Real kernels, one module a project: each yields the kernels that it can run here."""

@@ -1,0 +1,111 @@
+"""What docs/fidelity.md says, from the results that are kept: tables as titles and rows of cells."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING
+
+from normcheck.fidelity.inputs import FAMILIES
+from normcheck.fidelity.projects import PROJECTS
+from normcheck.fidelity.results import Compared
+from normcheck.fidelity.table import difference, percent, ulps
+from normcheck.norms.evidence import VERIFIED_SHARE
+from normcheck.render.figures import ABSENT, count, figure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from normcheck.fidelity.results import Fidelity, RowRun
+
+Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
+
+
+def summary(found: Fidelity) -> str:
+    """Return in a paragraph what was compared, where and when."""
+    outputs = sum((row.outputs for row in found.rows), Compared())
+    names = {row.implementation for row in found.rows}
+    whole = sum(row.outputs.exact for row in found.rows)
+    near = {name for name in names if _share(row for row in found.rows if row.implementation == name) >= VERIFIED_SHARE}
+    days = sorted({row.date for row in found.rows})
+    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    sets = ", ".join(dict.fromkeys(row.isa for row in sorted(found.rows, key=lambda row: -row.lanes)))
+    cpus = ", ".join(sorted({row.cpu for row in found.rows}))
+    return (
+        f"{len(names)} rows of the catalogue beside {len(found.rows)} kernels: {figure(float(outputs.numbers))} "
+        f"outputs, {percent(outputs)} of them identical; {whole} kernels identical in every bit; {len(near)} rows "
+        f"verified. Run {when} on {cpus} ({found.machine}; {sets}), Python {found.python}."
+    )
+
+
+def tables(found: Fidelity) -> Iterator[tuple[str, str, Table]]:
+    """Yield each project's title, the versions that were run, and its table.
+
+    A line is a row, a norm and a precision; instruction sets have lines of their own where not all is identical.
+    """
+    titles = ("row", "norm", "io", "parameters and modes", "ISA", "outputs", "identical", "largest ulp", "statistics")
+    for project in PROJECTS.values():
+        runs = [row for row in found.rows if row.project == project.name]
+        if not runs:
+            continue
+        groups: dict[tuple[str, str, str], list[RowRun]] = {}
+        for row in sorted(runs, key=lambda row: (row.implementation, row.norm, row.precision, -row.lanes)):
+            groups.setdefault((row.implementation, row.norm, row.precision), []).append(row)
+        versions = {name: version for row in runs for name, version in row.packages.items()}
+        told = ", ".join(f"{name} {version}" for name, version in versions.items())
+        yield project.title, told, (titles, [_line(part) for rows in groups.values() for part in _parts(rows)])
+
+
+def _parts(runs: list[RowRun]) -> list[list[RowRun]]:
+    """All together where all is identical, else those of each instruction set."""
+    if all(row.outputs.exact and (row.statistics is None or row.statistics.exact) for row in runs):
+        return [runs]
+    return [[row for row in runs if row.isa == isa] for isa in dict.fromkeys(row.isa for row in runs)]
+
+
+def _line(runs: list[RowRun]) -> tuple[str, ...]:
+    first = runs[0]
+    outputs = sum((row.outputs for row in runs), Compared())
+    given = [row.statistics for row in runs if row.statistics is not None]
+    varieties = dict.fromkeys(
+        ", ".join(filter(None, (_storage(row), row.mode if row.mode == "eval" else "", row.variant))) for row in runs
+    )
+    return (
+        f"`{first.implementation}`",
+        f"`{first.norm}`",
+        first.precision,
+        "; ".join(varieties),
+        ", ".join(dict.fromkeys(row.isa for row in runs)),
+        count(outputs.numbers),
+        percent(outputs),
+        ulps(outputs),
+        percent(sum(given, Compared())) if given else ABSENT,
+    )
+
+
+def _storage(row: RowRun) -> str:
+    return "fp32" if row.params == "float32" or row.precision == "fp32" else row.precision
+
+
+def below(found: Fidelity) -> list[str]:
+    """Return a line for each kernel of which less than the share of a verified row is identical, with the reason."""
+    return [
+        f"{difference(row)}. {row.reason or 'Not explained'}."
+        for row in found.rows
+        if row.outputs.share < VERIFIED_SHARE
+    ]
+
+
+def not_run(found: Fidelity) -> Table:
+    """Return what could not be run, and why."""
+    return ("project", "what", "why"), [(PROJECTS[i.project].title, i.what, i.reason) for i in found.not_run]
+
+
+def families() -> Table:
+    """Return the families of inputs."""
+    return ("inputs", "what they are"), [
+        (name, " ".join((inspect.getdoc(function) or "").split())) for name, function in FAMILIES.items()
+    ]
+
+
+def _share(runs: Iterable[RowRun]) -> float:
+    return sum((row.outputs for row in runs), Compared()).share

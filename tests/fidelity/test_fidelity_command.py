@@ -1,0 +1,183 @@
+"""``python -m normcheck.fidelity``: what it asks for, shows, keeps and exits with."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from normcheck.fidelity import __main__ as command
+from normcheck.fidelity import keeping
+from normcheck.fidelity.hosts import widest
+from normcheck.fidelity.results import Compared, Fidelity, NotRun, RowRun
+from normcheck.fidelity.table import dumped, loaded
+from normcheck.norms.evidence import parsed
+
+ROW = RowRun(
+    implementation="wide",
+    project="mlx",
+    norm="rms",
+    precision="fp16",
+    params="io",
+    mode="train",
+    variant="",
+    packages={"numpy": "2"},
+    isa="AVX2",
+    lanes=8,
+    cpu="a processor",
+    date="2026-11-23",
+    seed=0,
+    trials=1,
+    outputs=Compared(numbers=100, identical=100),
+    mean=None,
+    rstd=None,
+    running=None,
+    worst=None,
+    worst_statistic=None,
+    promised=0.999,
+    most_ulps=None,
+    reason="",
+    kernel_seconds=0.1,
+    row_seconds=0.2,
+)
+MISSED = dataclasses.replace(ROW, outputs=Compared(numbers=100, identical=99, max_ulps=1))
+
+
+@pytest.fixture
+def asked(monkeypatch, tmp_path):
+    """Replace the run by given results; what it was asked for goes into the dictionary that is yielded."""
+    seen = {"gives": (ROW,), "not_run": ()}
+
+    def run_suite(projects, **given):
+        seen.update(given, projects=[p.name for p in projects])
+        for each in (*seen["gives"], *seen["not_run"]):
+            given["done"] and given["done"](each)
+        return Fidelity(format=1, version="0", python="3", machine="m", rows=seen["gives"], not_run=seen["not_run"])
+
+    monkeypatch.setattr(command, "run_suite", run_suite)
+    monkeypatch.setattr(keeping, "kept_results", lambda: tmp_path / "results.json")
+    monkeypatch.setattr(command, "kept_results", lambda: tmp_path / "results.json")
+    monkeypatch.setattr(keeping, "kept_evidence", lambda: tmp_path / "verified.json")
+    return seen
+
+
+def exit_of(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        command.main(list(arguments))
+    return ended.value.code
+
+
+def test_every_promise_kept_is_0_and_one_missed_is_1(asked, capsys):
+    assert exit_of() == 0
+    assert "100 %" in capsys.readouterr().out
+    asked["gives"] = (ROW, MISSED)
+    assert exit_of() == 1
+    shown = capsys.readouterr()
+    assert "1 below what was promised" in " ".join(shown.out.split())
+    assert "wide rms fp16 AVX2: 99.0000 % identical, 1 ulp, statistics -, 0 s" in shown.err
+
+
+def test_nothing_run_is_3_and_says_why(asked, capsys):
+    asked.update(gives=(), not_run=(NotRun(project="mlx", what="all kernels", reason="mlx: not installed"),))
+    assert exit_of() == 3
+    assert "mlx not run: all kernels: mlx: not installed" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_options_say_what_is_run(asked):
+    exit_of("--project", "mlx,flax", "--row", "a", "--row", "b", "--isa", "avx2", "--outputs", "1e6", "--seed", "7")
+    wanted = {"projects": ["flax", "mlx"], "rows": ("a", "b"), "isas": ("avx2",), "outputs": 10**6, "seed": 7}
+    assert {name: asked[name] for name in wanted} == wanted
+    exit_of("--quick")
+    assert asked["outputs"] == 10**5
+    exit_of()
+    assert asked["outputs"] == 10**7
+
+
+@pytest.mark.usefixtures("asked")
+def test_a_row_that_nothing_ran_is_named(capsys):
+    exit_of("--row", "wide,no-such-row")
+    said = capsys.readouterr().err
+    assert "no kernel that was run has the row no-such-row" in said
+    assert "the row wide" not in said
+
+
+def test_json_goes_to_a_file_or_to_stdout(asked, capsys, tmp_path):
+    exit_of("--json", str(tmp_path / "a.json"), "--quiet")
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert loaded((tmp_path / "a.json").read_text()).rows == (ROW,)
+    exit_of("--json", "-")
+    assert json.loads(capsys.readouterr().out)["rows"][0]["implementation"] == "wide"
+    assert asked["rows"] == ()
+
+
+def test_a_file_that_is_something_else_is_left_alone(asked, capsys, tmp_path):
+    other = tmp_path / "notes.txt"
+    other.write_text("mine")
+    assert exit_of("--json", str(other)) == 2
+    assert "it exists and is no json report" in capsys.readouterr().err
+    assert other.read_text() == "mine"
+    assert "rows" not in asked
+
+
+def test_what_is_kept_is_kept_beside_earlier_results(asked, tmp_path):
+    before = dataclasses.replace(ROW, precision="bf16")
+    asked["gives"] = (before,)
+    exit_of("--write")
+    asked["gives"] = (MISSED,)
+    assert exit_of("--write") == 1
+    assert {row.precision for row in loaded((tmp_path / "results.json").read_text()).rows} == {"bf16", "fp16"}
+    evidence = parsed((tmp_path / "verified.json").read_text())
+    assert (evidence["wide"].outputs, evidence["wide"].identical) == (200, 199)
+
+
+def test_earlier_results_that_cannot_be_read_are_not_lost(asked, capsys, tmp_path):
+    (tmp_path / "results.json").write_text("{}")
+    assert exit_of("--write") == 2
+    assert "results.json" in capsys.readouterr().err
+    assert (tmp_path / "results.json").read_text() == "{}"
+    assert "rows" not in asked
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--project", "nothing"], "unknown project 'nothing'"),
+        (["--outputs", "0"], "--outputs must be from 1 to 1e12, received 0"),
+        (["--write", "--quick"], "--write keeps full runs"),
+        (["--no-such-option"], "No such option"),
+        (["--outputs", "many"], "many"),
+    ],
+)
+def test_errors_are_one_line(asked, capsys, arguments, said):
+    assert exit_of(*arguments) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert "rows" not in asked
+
+
+def test_it_runs_the_real_kernel_in_a_process_of_its_own(tmp_path):
+    path = tmp_path / "found.json"
+    isa = ["--isa", "avx2"] if widest() in ("AVX512", "AVX2") else []
+    arguments = ["--project", "torch-cpu", "--row", "torch-cpu-layernorm-fp32", "--outputs", "2e4", "--json", str(path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "normcheck.fidelity", *arguments, *isa],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env={**os.environ, "COLUMNS": "80"},
+    )
+    assert done.returncode == 0, done.stderr
+    found = loaded(path.read_text())
+    assert {row.implementation for row in found.rows} == {"torch-cpu-layernorm-fp32"}
+    assert [row.isa for row in found.rows] == ([name.upper() for name in isa[1:]] or [widest()])
+    assert all(row.outputs.share == row.statistics.share == 1.0 for row in found.rows)
+    assert found.rows[0].packages.keys() == {"torch"}
+    assert dumped(found) == path.read_text()
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
