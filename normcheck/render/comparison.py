@@ -1,4 +1,4 @@
-"""Many implementations of the same norms beside each other: one entry each, and why."""
+"""Many implementations of the same norms beside each other, and why: one line each, what fares alike together."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from normcheck.render.places import counted, distinct
 from normcheck.results import VERDICTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from normcheck.render.places import Shown
     from normcheck.results import Finding, Report
@@ -32,9 +32,23 @@ def tables(report: Report, shown: list[Shown], width: int) -> Iterator[Lines]:
     """Yield a table for each norm and precision, the worst implementations first, and what to do about them."""
     found = {id(item): found_on(item.result, report.findings) for item in shown}
     for kind in dict.fromkeys((item.result.norm, item.result.precision) for item in shown):
-        rows = [item for item in shown if (item.result.norm, item.result.precision) == kind]
-        yield [*paragraph(" ".join(kind), width=width), *table(rows, _layouts(found), width=width)]
+        rows: dict[tuple[str, str], list[Shown]] = {}
+        for item in shown:
+            if (item.result.norm, item.result.precision) == kind:
+                rows.setdefault((item.result.verdict, _why(item, found[id(item)])), []).append(item)
+        yield [*paragraph(" ".join(kind), width=width), *table(list(rows.values()), _layouts(found), width=width)]
     yield _fixes(shown, found, width)
+
+
+def unshown(report: Report, shown: list[Shown], width: int) -> Lines:
+    """Return how many findings are in no line of the tables, and of which rules they are."""
+    told = {id(found[0]) for item in shown if (found := found_on(item.result, report.findings)) and _is_told(item)}
+    rest = [finding for finding in report.findings if id(finding) not in told]
+    if not rest:
+        return []
+    rules = ", ".join(sorted(distinct(finding.rule for finding in rest)))
+    text = f"{counted(len(rest), 'further finding')} ({rules}): --format json, or fewer implementations, shows them"
+    return paragraph(text, width=width, hanging=2)
 
 
 def summary(shown: list[Shown], width: int) -> Lines:
@@ -51,26 +65,31 @@ def summary(shown: list[Shown], width: int) -> Lines:
     return lines
 
 
-def _layouts(found: dict[int, list[Finding]]) -> list[Layout[Shown]]:
-    """Return the columns, fewer of them where the width is short."""
-    name: Column[Shown] = Column("implementation", lambda item: item.result.implementation)
-    verdict: Column[Shown] = Column("verdict", lambda item: item.result.verdict)
-    why: Column[Shown] = Column("why", lambda item: _why(item, found[id(item)]), prose=True)
-    figures: tuple[Column[Shown], ...] = (
-        Column("deviation", _deviation, right=True),
-        Column("headroom", _headroom, right=True),
-    )
+def _layouts(found: dict[int, list[Finding]]) -> list[Layout[list[Shown]]]:
+    """Return the columns, fewer of them where the width is short; a row are implementations that fare alike."""
+
+    def each(cell: Callable[[Shown], str]) -> Callable[[list[Shown]], str]:
+        return lambda items: "\n".join(map(cell, items))
+
+    name = Column("implementation", each(lambda item: item.result.implementation))
+    verdict: Column[list[Shown]] = Column("verdict", lambda items: items[0].result.verdict)
+    why: Column[list[Shown]] = Column("why", lambda items: _why(items[0], found[id(items[0])]), prose=True)
+    figures = (Column("deviation", each(_deviation), right=True), Column("headroom", each(_headroom), right=True))
     return [Layout((name, verdict, *figures, why)), Layout((name, verdict, why))]
 
 
 def _why(item: Shown, found: list[Finding]) -> str:
     """Return the worst finding; of a result without one, how much room it has."""
-    if found and item.result.verdict != "ok":
+    if found and _is_told(item):
         step, message = told(found[0])
-        more = f" (and {counted(len(found) - 1, 'finding')})" if len(found) > 1 else ""
-        return f"{found[0].rule}{step}: {message}{more}"
+        return f"{found[0].rule}{step}: {message}"
     room = item.result.headroom
     return " ".join(["headroom", *bits(room.overflow_bits, room.overflow_step)])
+
+
+def _is_told(item: Shown) -> bool:
+    """Whether the worst finding on a result is its line; else that is how much room it has."""
+    return item.result.verdict != "ok"
 
 
 def _deviation(item: Shown) -> str:
@@ -84,7 +103,7 @@ def _headroom(item: Shown) -> str:
 
 def _fixes(shown: list[Shown], found: dict[int, list[Finding]], width: int) -> Lines:
     """Return the remedies of the worst findings, each once."""
-    worst = [found[id(item)][0].fix for item in shown if found[id(item)] and item.result.verdict != "ok"]
+    worst = [found[id(item)][0].fix for item in shown if found[id(item)] and _is_told(item)]
     lines: Lines = []
     for fix in distinct(fix for fix in worst if fix):
         lines += paragraph(f"fix: {fix}", width=width, hanging=2)

@@ -66,6 +66,7 @@ def _compared(report: Report, shown: list[Shown], width: int, *, with_steps: boo
     yield from comparison.tables(report, shown, width)
     if with_steps:
         yield from steps.parts((item.result for item in shown), strip.ranges(report), width=width)
+    yield comparison.unshown(report, shown, width)
     yield left_out(report, width)
     yield skipped(report, width)
     yield from changes.section(report, width)

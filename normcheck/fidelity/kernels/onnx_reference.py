@@ -154,6 +154,9 @@ def _batch(precision: str) -> Iterator[Kernel]:
             mode=mode,
             running=mode == "train",
             fits=_by_image if mode == "train" else None,
+            most_ulps=None
+            if (precision, mode) == ("fp16", "train")
+            else 1,  # a channel in thousands has another variance
         )
 
 
