@@ -12,18 +12,23 @@ from normcheck.cli.files import STDOUT, check_writable, emit, write_whole
 from normcheck.cli.options import Quiet, path, real, whole
 from normcheck.cli.overwriting import check_replaceable
 from normcheck.cli.terminal import color, progress, say, width
-from normcheck.errors import NormcheckError, UsageError
+from normcheck.errors import NormcheckError, UsageError, unknown_name
 from normcheck.fidelity.keeping import keep, kept_results, results
-from normcheck.fidelity.projects import projects_named
+from normcheck.fidelity.projects import PROJECTS, projects_named
 from normcheck.fidelity.results import RowRun
 from normcheck.fidelity.suite import kept, run_suite
 from normcheck.fidelity.table import dumped, percent, table, ulps, variety
+from normcheck.fidelity.worker import described
+from normcheck.norms.catalogue import catalogue
+from normcheck.norms.evidence import VERIFIED_OUTPUTS
 
 if TYPE_CHECKING:
     from normcheck.fidelity.results import Fidelity
     from normcheck.fidelity.suite import Found
 
 QUICK_OUTPUTS = 1e5
+PROMISED_OUTPUTS = 1e7
+"""Outputs of each row that results of torch on the CPU are kept of, over its instruction sets."""
 
 _UsageFault: Any = typer.BadParameter.__mro__[2]
 """What Typer raises for every error in usage."""
@@ -31,7 +36,7 @@ _UsageFault: Any = typer.BadParameter.__mro__[2]
 Rows = Annotated[list[str] | None, typer.Option("--row", metavar="NAME", help="Rows of the catalogue alone; repeat.")]
 Projects = Annotated[
     list[str] | None,
-    typer.Option("--project", metavar="PROJECT", help="Kernels of a project alone; repeat. A wrong name lists all."),
+    typer.Option("--project", metavar="PROJECT", help=f"Kernels of a project alone; repeat: {', '.join(PROJECTS)}."),
 ]
 Isas = Annotated[
     list[str] | None,
@@ -40,9 +45,17 @@ Isas = Annotated[
     ),
 ]
 Outputs = Annotated[
-    float, typer.Option(parser=real, metavar="N", show_default="1e7", help="Outputs to compare for each row.")
+    float,
+    typer.Option(
+        parser=real,
+        metavar="N",
+        show_default="1e7",
+        help="Outputs to compare for each row and instruction set, shared out among the row's kernels.",
+    ),
 ]
-Quick = Annotated[bool, typer.Option("--quick", help=f"As --outputs {QUICK_OUTPUTS:g}.")]
+Quick = Annotated[
+    bool, typer.Option("--quick", help=f"As --outputs {QUICK_OUTPUTS:g}: for each row, shared out among its kernels.")
+]
 Json = Annotated[str | None, typer.Option("--json", parser=path, metavar="PATH", help="Write JSON; - for stdout.")]
 Write = Annotated[
     bool,
@@ -60,7 +73,7 @@ def fidelity(
     row: Rows = None,
     project: Projects = None,
     isa: Isas = None,
-    outputs: Outputs = 1e7,
+    outputs: Outputs = PROMISED_OUTPUTS,
     quick: Quick = False,
     json: Json = None,
     write: Write = False,
@@ -75,18 +88,18 @@ def fidelity(
     chosen = projects_named(_split(project))
     if not 1 <= outputs <= 1e12:
         raise UsageError(f"--outputs must be from 1 to 1e12, received {outputs:g}")
-    if write and quick:
-        raise UsageError("--write keeps full runs: leave --quick out, or --write")
+    if jobs is not None and jobs < 1:
+        raise UsageError(f"--jobs must be at least 1, received {jobs}")
+    if write:
+        _check_kept(outputs, quick=quick)
+    wanted = _rows_named(_split(row))
     if json is not None and json != STDOUT:
         check_replaceable("json", json, [str(kept_results())])
         check_writable(json)
-    if write:
-        results()
-        check_writable(str(kept_results()))
     with progress("fidelity", quiet=quiet) as tick:
         found = run_suite(
             chosen,
-            rows=_split(row),
+            rows=wanted,
             isas=_split(isa),
             outputs=int(QUICK_OUTPUTS if quick else outputs),
             seed=seed,
@@ -94,9 +107,9 @@ def fidelity(
             tick=tick,
             done=None if quiet else _ended,
         )
-    _check_rows(_split(row), found)
+    _check_rows(wanted, found)
     if write:
-        keep(found)
+        _keep(found, complete=not wanted and not isa)
     if json is not None and json != STDOUT:
         write_whole(json, dumped(found))
     _show(found, as_json=json == STDOUT)
@@ -123,6 +136,30 @@ def _ended(found: Found) -> None:
         f"{' '.join(filter(None, what))}: {percent(found.outputs)} identical, {ulps(found.outputs)} ulp, statistics "
         f"{percent(found.statistics)}, {seconds:.0f} s"
     )
+
+
+def _check_kept(outputs: float, *, quick: bool) -> None:
+    """Refuse, before anything is run, what is not to be kept, and files that cannot be."""
+    if quick:
+        raise UsageError("--write keeps full runs: leave --quick out, or --write")
+    if outputs < VERIFIED_OUTPUTS:
+        raise UsageError(f"--write needs --outputs of at least {VERIFIED_OUTPUTS:g}, received {outputs:g}")
+    results()
+    check_writable(str(kept_results()))
+
+
+def _keep(found: Fidelity, *, complete: bool) -> None:
+    for run in keep(found, complete=complete):
+        say(f"{described(run)} on {run.isa}: not kept, since the run before compared more than twice as many outputs")
+
+
+def _rows_named(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names as the catalogue has them."""
+    rows = catalogue()
+    for name in names:
+        if name.lower() not in rows:
+            raise unknown_name("implementation", name, rows, "normcheck implementations")
+    return tuple(name.lower() for name in names)
 
 
 def _check_rows(rows: tuple[str, ...], found: Fidelity) -> None:

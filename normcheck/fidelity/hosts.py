@@ -13,6 +13,8 @@ _AVX512 = {"avx512f", "avx512bw", "avx512vl", "avx512dq"}
 
 LANES = {"AVX512": 16, "AVX2": 8, "NEON": 4, "DEFAULT": 8}
 """float32 numbers in a vector of each instruction set; torch's own, of plain code, are as long as those of AVX2."""
+PLAIN = "DEFAULT"
+"""What torch calls code for any processor; ``ATEN_CPU_CAPABILITY=default`` asks for it. It fuses no multiply-add."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,8 +186,6 @@ FAMILIES: dict[str, Callable[[Generator, int, int, Format], Array]] = {
 }
 """(generator, rows, elements of a row, io format) -> numbers, rounded to the format afterwards."""
 
-FINITE_FAMILIES = tuple(name for name in FAMILIES if name != "infinities and NaN")
-
 
 # --------------------------------------------------------------------------------------------------------- trials
 

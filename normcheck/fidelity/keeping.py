@@ -7,11 +7,12 @@ from pathlib import Path
 
 from normcheck.cli.files import write_whole
 from normcheck.errors import UsageError
+from normcheck.fidelity.hosts import PLAIN
 from normcheck.fidelity.results import Compared, Fidelity, RowRun
 from normcheck.fidelity.suite import merged
 from normcheck.fidelity.table import dumped, loaded
 from normcheck.norms.catalogue import catalogue
-from normcheck.norms.evidence import FILE, Evidence, Run, evidence, rendered
+from normcheck.norms.evidence import FILE, Evidence, Run, digest, evidence, rendered
 
 
 def kept_results() -> Path:
@@ -39,39 +40,51 @@ def results() -> Fidelity | None:
         raise UsageError(f"{path}: {error}; delete it and run all projects again") from error
 
 
-def keep(found: Fidelity) -> None:
+def keep(found: Fidelity, *, complete: bool = True) -> tuple[RowRun, ...]:
     """Write the results beside those of earlier runs, and what they are to the catalogue as its evidence.
+
+    Args:
+        found: what was run. complete: all kernels of its projects, so that what they no longer have is dropped.
+
+    Returns:
+        The runs of `found` that were not kept, since an earlier one compared far more: see `merged`.
 
     Raises:
         UsageError: earlier results cannot be read. NormcheckError: a file cannot be written.
     """
-    whole = merged(results(), found)
+    whole = merged(results(), found, complete=complete)
     write_whole(str(kept_results()), dumped(whole))
     write_whole(str(kept_evidence()), rendered(evidence_of(whole)))
     evidence.cache_clear()
     catalogue.cache_clear()
+    return tuple(run for run in found.rows if run not in whole.rows)
 
 
 def evidence_of(found: Fidelity) -> dict[str, Evidence]:
-    """Return the evidence for every row of the catalogue that was run.
+    """Return the evidence for every row of the catalogue that was run as it is now.
 
-    Where a library was run with several instruction sets, the widest counts: it is what the library takes here.
+    Where a library was run with several instruction sets, the widest counts: it is what the library takes here. Runs of
+    a row that was edited since, or that was adapted to the kernel, do not count, nor do those of code without a fused
+    multiply-add.
     """
+    digests = {name: digest(row) for name, row in catalogue().items()}
     rows: dict[str, list[RowRun]] = {}
-    for row in found.rows:
-        if row.implementation in catalogue():
-            rows.setdefault(row.implementation, []).append(row)
+    for run in found.rows:
+        if run.digest and run.digest == digests.get(run.implementation) and run.isa != PLAIN:
+            rows.setdefault(run.implementation, []).append(run)
     return {name: _evidence(runs) for name, runs in rows.items()}
 
 
 def _evidence(runs: list[RowRun]) -> Evidence:
-    most = max(run.lanes for run in runs)
-    counted = [run for run in runs if run.lanes == most]
+    widest = max(runs, key=lambda run: (run.lanes, run.isa))
+    counted = [run for run in runs if run.isa == widest.isa]
+    cpus = ", ".join(sorted({run.cpu for run in counted}))
     versions = {name: number for run in counted for name, number in run.packages.items()}
     return Evidence(
         date=max(run.date for run in counted),
-        host=f"{counted[0].cpu}, {counted[0].isa} ({most} lanes)",
+        host=f"{cpus}, {widest.isa} ({widest.lanes} lanes)",
         versions=versions,
+        digest=widest.digest,
         runs=tuple(_run(run) for run in counted),
     )
 

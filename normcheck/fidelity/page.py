@@ -5,15 +5,19 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING
 
+from normcheck.fidelity.hosts import LANES
 from normcheck.fidelity.inputs import FAMILIES
+from normcheck.fidelity.keeping import evidence_of
 from normcheck.fidelity.projects import PROJECTS
 from normcheck.fidelity.results import Compared
 from normcheck.fidelity.table import difference, percent, ulps
+from normcheck.fidelity.worker import ALL_KERNELS
 from normcheck.norms.evidence import VERIFIED_SHARE
 from normcheck.render.figures import ABSENT, count, figure
+from normcheck.render.places import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from normcheck.fidelity.results import Fidelity, RowRun
 
@@ -25,15 +29,16 @@ def summary(found: Fidelity) -> str:
     outputs = sum((row.outputs for row in found.rows), Compared())
     names = {row.implementation for row in found.rows}
     whole = sum(row.outputs.exact for row in found.rows)
-    near = {name for name in names if _share(row for row in found.rows if row.implementation == name) >= VERIFIED_SHARE}
+    verified = sum(evidence.verifies for evidence in evidence_of(found).values())
     days = sorted({row.date for row in found.rows})
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     sets = ", ".join(dict.fromkeys(row.isa for row in sorted(found.rows, key=lambda row: -row.lanes)))
     cpus = ", ".join(sorted({row.cpu for row in found.rows}))
     return (
-        f"{len(names)} rows of the catalogue beside {len(found.rows)} kernels: {figure(float(outputs.numbers))} "
-        f"outputs, {percent(outputs)} of them identical; {whole} kernels identical in every bit; {len(near)} rows "
-        f"verified. Run {when} on {cpus} ({found.machine}; {sets}), Python {found.python}."
+        f"{counted(len(names), 'row')} of the catalogue beside {counted(len(found.rows), 'kernel')}: "
+        f"{figure(float(outputs.numbers))} outputs, {percent(outputs)} of them identical; "
+        f"{counted(whole, 'kernel')} identical in every bit; {counted(verified, 'row')} verified. "
+        f"Run {when} on {cpus} ({found.machine}; {sets}), Python {found.python}."
     )
 
 
@@ -96,8 +101,16 @@ def below(found: Fidelity) -> list[str]:
 
 
 def not_run(found: Fidelity) -> Table:
-    """Return what could not be run, and why."""
-    return ("project", "what", "why"), [(PROJECTS[i.project].title, i.what, i.reason) for i in found.not_run]
+    """Return what could not be run and why, and the projects and instruction sets that no result is of."""
+    rows: list[tuple[str, ...]] = []
+    rows += [
+        (PROJECTS[i.project].title if i.project in PROJECTS else i.project, i.what, i.reason) for i in found.not_run
+    ]
+    seen = {row.project for row in found.rows} | {item.project for item in found.not_run}
+    rows += [(row.title, ALL_KERNELS, "no run is kept") for row in PROJECTS.values() if row.name not in seen]
+    sets = {row.isa for row in found.rows}
+    rows += [("all", f"instruction set {isa}", "no processor of it") for isa in LANES if isa not in sets]
+    return ("project", "what", "why"), rows
 
 
 def families() -> Table:
@@ -105,7 +118,3 @@ def families() -> Table:
     return ("inputs", "what they are"), [
         (name, " ".join((inspect.getdoc(function) or "").split())) for name, function in FAMILIES.items()
     ]
-
-
-def _share(runs: Iterable[RowRun]) -> float:
-    return sum((row.outputs for row in runs), Compared()).share

@@ -75,8 +75,9 @@ def projects_named(names: Iterable[str]) -> tuple[Project, ...]:
         UsageError: a name that no project has.
     """
     wanted = {name.strip().lower() for name in names}
-    for name in wanted - set(PROJECTS):
-        raise unknown_name("project", name, PROJECTS, "python -m normcheck.fidelity --help")
+    for name in sorted(wanted - set(PROJECTS)):
+        error = unknown_name("project", name, PROJECTS, "python -m normcheck.fidelity --help")
+        raise UsageError(f"{error}: {', '.join(PROJECTS)}")
     return tuple(row for row in PROJECTS.values() if row.name in wanted or not wanted)
 
 

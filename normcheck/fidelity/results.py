@@ -82,7 +82,8 @@ class RowRun:
     means and variances, likewise. `worst`: of the outputs; None where all are identical. `worst_statistic`: of the
     others. `promised`: the least share of identical outputs that is a success. `most_ulps`: the largest distance that
     is; None for any. `reason`: why the promise is below 99.9 %. `kernel_seconds`: spent in the kernel.
-    `row_seconds`: in the emulation.
+    `row_seconds`: in the emulation. `digest`: of the row as it was run, see `normcheck.norms.evidence.digest`; empty in
+    results of earlier versions.
     """
 
     implementation: str
@@ -110,6 +111,7 @@ class RowRun:
     reason: str
     kernel_seconds: float
     row_seconds: float
+    digest: str = ""
 
     @property
     def statistics(self) -> Compared | None:

@@ -17,7 +17,7 @@ from normcheck.fidelity.emulation import emulated
 from normcheck.fidelity.inputs import trials
 from normcheck.fidelity.results import RowRun, Worst
 from normcheck.norms.catalogue import implementation_named
-from normcheck.norms.implementations import Implementation
+from normcheck.norms.evidence import digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,6 +126,7 @@ class _Run:
             reason=kernel.reason,
             kernel_seconds=round(self.kernel_seconds, 3),
             row_seconds=round(self.row_seconds, 3),
+            digest=digest(self.how),
         )
 
 

@@ -21,7 +21,7 @@ from normcheck import __version__
 from normcheck.fidelity.hosts import machine
 from normcheck.fidelity.projects import environments
 from normcheck.fidelity.results import FORMAT, Fidelity, NotRun, RowRun
-from normcheck.fidelity.worker import Job
+from normcheck.fidelity.worker import ALL_KERNELS, Job, described
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -75,7 +75,7 @@ def run_suite(
             interrupted.set()
             raise
 
-    with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(os.cpu_count() if jobs is None else jobs) as pool:
         try:
             found = [each for several in pool.map(work, range(len(tasks))) for each in several]
         except BaseException:
@@ -104,7 +104,7 @@ class _Task:
     def run(self) -> list[Found]:
         missing = [name for name in self.project.packages if not _is_there(name)]
         if missing:
-            return self._told([self._failed("all kernels", f"{', '.join(missing)}: not installed")])
+            return self._told([self._failed(ALL_KERNELS, f"{', '.join(missing)}: not installed")])
         found: list[Found] = []
         job, ended = self.job, False
         while not ended:
@@ -119,7 +119,7 @@ class _Task:
         command = [sys.executable, "-m", "normcheck.fidelity.worker"]
         env = {**os.environ, **_THREADS, **self.environment}
         found: list[Found] = []
-        begun, what = 0, "all kernels"
+        begun, what = 0, ALL_KERNELS
         with (
             tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
             subprocess.Popen(  # noqa: S603  # our own module
@@ -170,14 +170,33 @@ def _is_there(distribution: str) -> bool:
     return True
 
 
-def merged(before: Fidelity | None, now: Fidelity) -> Fidelity:
-    """Return both, runs of now in the place of earlier ones of the same key, in the order of projects and rows."""
+def merged(before: Fidelity | None, now: Fidelity, *, complete: bool = True) -> Fidelity:
+    """Return both, runs of now in the place of earlier ones of the same key, in the order of projects and rows.
+
+    An earlier run stays where it compared more than twice as many outputs of the same row and packages. complete: all
+    kernels of the projects of now were asked for, so that earlier runs of others are of kernels that are gone.
+    """
     if before is None:
         return now
-    rows = {row.key: row for row in (*before.rows, *now.rows)}
-    ran = {row.project for row in now.rows} | {item.project for item in now.not_run}
-    not_run = (*(item for item in before.not_run if item.project not in ran), *now.not_run)
-    return replace(now, rows=tuple(rows[key] for key in sorted(rows)), not_run=not_run)
+    failed = {(item.project, item.what) for item in now.not_run}
+    ran = {(row.project, row.isa) for row in now.rows}
+    rows = {row.key: row for row in now.rows}
+    for row in before.rows:
+        gone = complete and (row.project, row.isa) in ran and (row.project, described(row)) not in failed
+        if row.key in rows:
+            rows[row.key] = _longer(row, rows[row.key])
+        elif not gone:
+            rows[row.key] = row
+    there = {item for row in now.rows for item in ((row.project, described(row)), (row.project, ALL_KERNELS))}
+    asked = {name for name, _ in failed | there} if complete else set()
+    left = (i for i in before.not_run if i.project not in asked and (i.project, i.what) not in failed | there)
+    return replace(now, rows=tuple(rows[key] for key in sorted(rows)), not_run=(*left, *now.not_run))
+
+
+def _longer(before: RowRun, now: RowRun) -> RowRun:
+    """The later run, unless the earlier one of the same row and packages compared more than twice as many outputs."""
+    alike = (before.digest, before.packages) == (now.digest, now.packages)
+    return before if alike and before.outputs.numbers > 2 * now.outputs.numbers else now
 
 
 def kept(found: Iterable[RowRun]) -> bool:

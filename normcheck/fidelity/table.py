@@ -12,6 +12,7 @@ from normcheck.render import layout
 from normcheck.render.figures import ABSENT, count, figure
 from normcheck.render.json_report import dumps, to_plain
 from normcheck.render.layout import Column
+from normcheck.render.places import counted
 
 if TYPE_CHECKING:
     from normcheck.fidelity.results import Worst
@@ -101,7 +102,7 @@ def _summary(found: Fidelity) -> str:
     missed = sum(not row.kept for row in found.rows)
     end = "all promises kept" if not missed else f"{missed} below what was promised"
     return (
-        f"{len(found.rows)} kernels of {len(names)} rows, {figure(float(outputs))} outputs: "
+        f"{counted(len(found.rows), 'kernel')} of {counted(len(names), 'row')}, {figure(float(outputs))} outputs: "
         f"{whole} identical in every bit, {end}"
     )
 

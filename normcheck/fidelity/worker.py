@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from normcheck.fidelity.hosts import Host
     from normcheck.fidelity.kernel import Kernel
     from normcheck.fidelity.projects import Project
+    from normcheck.fidelity.results import RowRun
+
+
+ALL_KERNELS = "all kernels"
+"""What was not run where a project was not run at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +52,10 @@ def main() -> None:
     try:
         kernels = [k for k in project.kernels() if not job.rows or k.implementation in job.rows]
     except ImportError as error:
-        _say(out, failed=str(error), what="all kernels")
+        _say(out, failed=str(error), what=ALL_KERNELS)
         return
     if not kernels and not job.rows:
-        _say(out, failed="there is no device for them", what="all kernels")
+        _say(out, failed="there is no device for them", what=ALL_KERNELS)
     here = host(by_torch=project.by_torch)
     of_row = Counter(kernel.implementation for kernel in kernels)
     for index, kernel in enumerate(kernels[job.done :], start=job.done):
@@ -58,8 +63,8 @@ def main() -> None:
         _one(out, project, kernel, here, replace(job, outputs=share), index / len(kernels), 1 / len(kernels))
 
 
-def described(kernel: Kernel) -> str:
-    """Return a kernel in words: its row, norm, precision and what else tells it from others."""
+def described(kernel: Kernel | RowRun) -> str:
+    """Return a kernel, or the one of a run, in words: its row, norm, precision and what else tells it from others."""
     mode = " eval" if kernel.mode == "eval" else ""
     mixed = " with float32 parameters" if kernel.params == "float32" and kernel.precision != "fp32" else ""
     return f"{kernel.implementation}, {kernel.norm}{mode} {kernel.precision}{mixed} {kernel.variant}".strip()

@@ -15,7 +15,8 @@ from normcheck.fidelity import keeping
 from normcheck.fidelity.hosts import widest
 from normcheck.fidelity.results import Compared, Fidelity, NotRun, RowRun
 from normcheck.fidelity.table import dumped, loaded
-from normcheck.norms.evidence import parsed
+from normcheck.norms.catalogue import catalogue
+from normcheck.norms.evidence import digest, parsed
 
 ROW = RowRun(
     implementation="wide",
@@ -43,6 +44,7 @@ ROW = RowRun(
     reason="",
     kernel_seconds=0.1,
     row_seconds=0.2,
+    digest=digest(catalogue()["wide"]),
 )
 MISSED = dataclasses.replace(ROW, outputs=Compared(numbers=100, identical=99, max_ulps=1))
 
@@ -88,8 +90,10 @@ def test_nothing_run_is_3_and_says_why(asked, capsys):
 
 
 def test_the_options_say_what_is_run(asked):
-    exit_of("--project", "mlx,flax", "--row", "a", "--row", "b", "--isa", "avx2", "--outputs", "1e6", "--seed", "7")
-    wanted = {"projects": ["flax", "mlx"], "rows": ("a", "b"), "isas": ("avx2",), "outputs": 10**6, "seed": 7}
+    exit_of(
+        "--project", "mlx,flax", "--row", "wide", "--row", "Pure", "--isa", "avx2", "--outputs", "1e6", "--seed", "7"
+    )
+    wanted = {"projects": ["flax", "mlx"], "rows": ("wide", "pure"), "isas": ("avx2",), "outputs": 10**6, "seed": 7}
     assert {name: asked[name] for name in wanted} == wanted
     exit_of("--quick")
     assert asked["outputs"] == 10**5
@@ -99,9 +103,9 @@ def test_the_options_say_what_is_run(asked):
 
 @pytest.mark.usefixtures("asked")
 def test_a_row_that_nothing_ran_is_named(capsys):
-    exit_of("--row", "wide,no-such-row")
+    exit_of("--row", "wide,pure")
     said = capsys.readouterr().err
-    assert "no kernel that was run has the row no-such-row" in said
+    assert "no kernel that was run has the row pure" in said
     assert "the row wide" not in said
 
 
@@ -129,10 +133,28 @@ def test_what_is_kept_is_kept_beside_earlier_results(asked, tmp_path):
     asked["gives"] = (before,)
     exit_of("--write")
     asked["gives"] = (MISSED,)
-    assert exit_of("--write") == 1
+    assert exit_of("--write", "--row", "wide") == 1
     assert {row.precision for row in loaded((tmp_path / "results.json").read_text()).rows} == {"bf16", "fp16"}
     evidence = parsed((tmp_path / "verified.json").read_text())
     assert (evidence["wide"].outputs, evidence["wide"].identical) == (200, 199)
+
+
+def test_a_shorter_run_does_not_take_the_place_of_a_longer_one_and_that_is_said(asked, capsys, tmp_path):
+    asked["gives"] = (ROW,)
+    exit_of("--write")
+    asked["gives"] = (dataclasses.replace(MISSED, outputs=Compared(numbers=49, identical=48, max_ulps=1)),)
+    exit_of("--write")
+    assert "wide, rms fp16 on AVX2: not kept, since the run before compared more than twice" in capsys.readouterr().err
+    assert loaded((tmp_path / "results.json").read_text()).rows == (ROW,)
+
+
+def test_what_no_longer_exists_is_dropped_by_a_run_of_all_kernels_alone(asked, tmp_path):
+    asked["gives"] = (ROW, dataclasses.replace(ROW, variant="gone"))
+    exit_of("--write")
+    asked["gives"] = (ROW,)
+    for arguments, left in ((["--row", "wide"], 2), (["--isa", "avx2"], 2), ([], 1)):
+        exit_of("--write", *arguments)
+        assert len(loaded((tmp_path / "results.json").read_text()).rows) == left
 
 
 def test_earlier_results_that_cannot_be_read_are_not_lost(asked, capsys, tmp_path):
@@ -146,7 +168,16 @@ def test_earlier_results_that_cannot_be_read_are_not_lost(asked, capsys, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--project", "nothing"], "unknown project 'nothing'"),
+        (
+            ["--project", "nothing"],
+            "unknown project 'nothing': did you mean tinygrad? ",
+        ),
+        (["--project", "nope"], "`python -m normcheck.fidelity --help` lists what exists: torch-cpu, transformers"),
+        (["--project", "torchcpu"], "unknown project 'torchcpu': did you mean torch-cpu"),
+        (["--row", "hf-lama-rmsnorm"], "unknown implementation 'hf-lama-rmsnorm': did you mean hf-llama-rmsnorm"),
+        (["--jobs", "-1"], "--jobs must be at least 1, received -1"),
+        (["--jobs", "0"], "--jobs must be at least 1, received 0"),
+        (["--write", "--outputs", "9999"], "--write needs --outputs of at least 10000, received 9999"),
         (["--outputs", "0"], "--outputs must be from 1 to 1e12, received 0"),
         (["--write", "--quick"], "--write keeps full runs"),
         (["--no-such-option"], "No such option"),
@@ -159,6 +190,14 @@ def test_errors_are_one_line(asked, capsys, arguments, said):
     assert len(lines) == 1
     assert said in lines[0]
     assert "rows" not in asked
+
+
+def test_the_help_lists_the_projects_and_says_whose_outputs_are_counted(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    exit_of("--help")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "torch-cpu, transformers, onnx-reference" in said
+    assert said.count("shared out among") == 2
 
 
 def test_it_runs_the_real_kernel_in_a_process_of_its_own(tmp_path):

@@ -16,7 +16,9 @@ from normcheck.fidelity.projects import PROJECTS, Project, environments, project
 from normcheck.fidelity.results import Compared, Fidelity, NotRun, RowRun, Worst
 from normcheck.fidelity.suite import kept, merged, run_suite
 from normcheck.fidelity.table import dumped, loaded, table
-from normcheck.norms.evidence import parsed, rendered
+from normcheck.fidelity.worker import described
+from normcheck.norms.catalogue import catalogue
+from normcheck.norms.evidence import digest, parsed, rendered
 
 ROW = RowRun(
     implementation="wide",
@@ -44,6 +46,7 @@ ROW = RowRun(
     reason="",
     kernel_seconds=0.1,
     row_seconds=0.2,
+    digest=digest(catalogue()["wide"]),
 )
 WRONG = dataclasses.replace(
     ROW,
@@ -148,12 +151,39 @@ def test_what_is_no_result_is_refused():
 def test_a_later_run_takes_the_place_of_the_earlier_one_and_of_no_other():
     other = dataclasses.replace(ROW, isa="AVX512")
     old, new = results(ROW, other, not_run=(NotRun(project="mlx", what="a", reason="b"),)), results(WRONG)
-    again = dataclasses.replace(ROW, outputs=Compared(numbers=5, identical=5))
-    whole = merged(merged(None, old), merged(new, results(again)))
+    again = dataclasses.replace(ROW, outputs=Compared(numbers=500, identical=500))
+    whole = merged(merged(None, old), merged(new, results(again), complete=False), complete=False)
     assert {row.key for row in whole.rows} == {ROW.key, other.key, WRONG.key}
-    assert next(row for row in whole.rows if row.key == ROW.key).outputs.numbers == 5
+    assert next(row for row in whole.rows if row.key == ROW.key).outputs.numbers == 500
     assert [item.project for item in whole.not_run] == ["mlx"]
     assert merged(whole, results(dataclasses.replace(ROW, project="mlx"))).not_run == ()
+
+
+def test_a_far_shorter_run_takes_the_place_of_none_but_of_another_row_or_version():
+    few = dataclasses.replace(ROW, outputs=Compared(numbers=499, identical=499))
+    assert merged(results(ROW), results(few)).rows == (ROW,)
+    for other in (dataclasses.replace(few, digest="edited"), dataclasses.replace(few, packages={"numpy": "3"})):
+        assert merged(results(ROW), results(other)).rows == (other,)
+
+
+def test_a_run_of_some_kernels_leaves_what_is_said_of_others():
+    before = tuple(NotRun(project="flax", what=what, reason="why") for what in (described(ROW), described(WRONG)))
+    elsewhere = NotRun(project="mlx", what="all kernels", reason="why")
+    old = results(not_run=(*before, elsewhere))
+    assert merged(old, results(ROW), complete=False).not_run == (before[1], elsewhere)
+    assert merged(old, results(ROW)).not_run == (elsewhere,)
+    gone = NotRun(project="flax", what="all kernels", reason="not installed")
+    assert merged(results(not_run=(gone,)), results(ROW), complete=False).not_run == ()
+
+
+def test_a_run_of_all_kernels_drops_those_that_are_gone_and_keeps_those_that_failed_or_were_not_asked_for():
+    other = dataclasses.replace(ROW, isa="AVX512")
+    assert merged(results(ROW, WRONG, other), results(ROW)).rows == (ROW, other)
+    failed = NotRun(project="flax", what=described(WRONG), reason="it crashed")
+    assert {row.key for row in merged(results(ROW, WRONG), results(ROW, not_run=(failed,))).rows} == {
+        ROW.key,
+        WRONG.key,
+    }
 
 
 def test_a_promise_is_broken_by_the_share_or_by_the_distance():
@@ -180,7 +210,7 @@ def test_the_table_shows_every_figure_whole(width):
     flat = " ".join(shown.split())
     assert "kernel nan, row 1 (just one is NaN) at y[1,4] of x inf, zeros, shape 2,5, eps 0" in flat
     assert "mlx not run: all kernels: not installed" in flat
-    assert "2 kernels of 1 rows, 1e6 outputs: 1 identical in every bit, 1 below what was promised" in flat
+    assert "2 kernels of 1 row, 1e6 outputs: 1 identical in every bit, 1 below what was promised" in flat
 
 
 def test_the_evidence_is_that_of_the_widest_vectors_and_survives_its_file():
@@ -191,6 +221,14 @@ def test_the_evidence_is_that_of_the_widest_vectors_and_survives_its_file():
     assert (evidence.outputs, evidence.identical, evidence.largest_ulp) == (1_000_000, 999_999, 2)
     assert evidence.runs[0].statistics == 10
     assert parsed(rendered({name: evidence})) == {name: evidence}
+
+
+def test_code_without_fused_operations_and_runs_of_other_rows_are_no_evidence():
+    plain = dataclasses.replace(ROW, isa="DEFAULT", lanes=8, variant="plain")
+    for ignored in (plain, dataclasses.replace(ROW, digest="adapted"), dataclasses.replace(ROW, digest="")):
+        assert evidence_of(results(ignored)) == {}
+        assert evidence_of(results(ignored, WRONG))["wide"].outputs == 1_000_000
+    assert evidence_of(results(ROW))["wide"].digest == digest(catalogue()["wide"])
 
 
 def test_projects_are_found_by_name_and_their_instruction_sets_by_what_the_machine_has():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
+from normcheck.fidelity.hosts import PLAIN
 from normcheck.fidelity.kernel import Kernel, Observed
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ EPS = (1e-5, 1e-3, 1e-6, 1e-12)
 LEAST = 0.9999
 FEW = 2
 """Numbers a channel up to which torch computes a batch norm of channels-last data otherwise."""
-PLAIN = "DEFAULT"
-"""What torch calls code that needs no vector instructions; ``ATEN_CPU_CAPABILITY=default`` asks for it."""
 LARGE = 1024
 """Pixels from which torch computes a group norm of channels-last data otherwise."""
 
