@@ -34,16 +34,6 @@ class Agreement:
         """Of identical elements; 1 where nothing was compared."""
         return self.identical / self.compared if self.compared else 1.0
 
-    def __add__(self, other: Agreement) -> Agreement:
-        """Both together; `at` is that of the farther one, an index into its own array."""
-        return Agreement(
-            self.compared + other.compared,
-            self.identical + other.identical,
-            self.zero_signs + other.zero_signs,
-            max(self.max_ulp, other.max_ulp),
-            self.at if self.max_ulp >= other.max_ulp and self.at is not None else other.at,
-        )
-
 
 def agreement(a: Array, b: Array, form: Format) -> Agreement:
     """Compare two arrays of one shape whose elements are numbers of `form`."""
@@ -58,6 +48,15 @@ def agreement(a: Array, b: Array, form: Format) -> Agreement:
     distance[np.isinf(a[off]) & np.isinf(b[off])] = np.inf  # of different sign
     worst = int(np.argmax(distance))
     return Agreement(a.size, a.size - off.size, zeros, float(distance[worst]), int(off[worst]))
+
+
+def are_numbers_of(x: Array, form: Format) -> bool:
+    """Whether every finite element is a number of the format; NaN and infinities are passed over."""
+    values = np.asarray(x)
+    finite = values[np.isfinite(values)].astype(np.float64)
+    if (np.abs(finite) > form.max_finite).any():
+        return False
+    return bool((places(finite, form) % 1 == 0).all())
 
 
 def places(x: Array, form: Format) -> Array:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from normcheck.errors import UnreadableError
 from normcheck.layers.readers import read
+
+if TYPE_CHECKING:
+    from normcheck.layers.contents import Tensor
 
 Array = np.ndarray[Any, np.dtype[Any]]
 SUFFIXES = (".npy", ".npz", ".safetensors", ".pt", ".pth")
@@ -31,11 +34,18 @@ def read_array(text: str) -> Numbers:
             floating-point numbers.
     """
     path, name = _split(text)
-    if Path(path).suffix.lower() == ".npy":
-        return _npy(path)
-    if Path(path).suffix.lower() not in SUFFIXES:
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
         raise UnreadableError(f"{path}: not a file of arrays; give one of {', '.join(SUFFIXES)}")
-    tensors = read(path).tensors
+    if not Path(path).exists():
+        raise UnreadableError(f"{path}: there is no such file or directory; check the path")
+    if suffix == ".npy":
+        if name is not None:
+            raise UnreadableError(f"{text}: a .npy file holds one array without a name; give {path} alone")
+        return _npy(path)
+    tensors = _tensors(path)
+    if not tensors and suffix in (".pt", ".pth"):
+        return _bare(path)
     if name is None and len(tensors) != 1:
         raise UnreadableError(f"{path}: holds {len(tensors)} arrays; name one, as {path}:{next(iter(tensors), 'x')}")
     if name is not None and name not in tensors:
@@ -44,6 +54,34 @@ def read_array(text: str) -> Numbers:
     if not tensor.is_floating:
         raise UnreadableError(f"{path}: {tensor.name} holds {tensor.dtype}, no floating-point numbers")
     return Numbers(tensor.load(), tensor.dtype)
+
+
+def _tensors(path: str) -> dict[str, Tensor]:
+    try:
+        return dict(read(path).tensors)
+    except UnreadableError as error:
+        if "--trust" not in str(error):
+            raise
+        holds = str(error).partition(", which only")[0]  # --trust is an option of other commands
+        raise UnreadableError(f"{holds}; save the tensors alone, as torch.save(dict of tensors, {path})") from error
+
+
+def _bare(path: str) -> Numbers:
+    """A file of torch.save that holds one tensor, or a list of one: no state dict."""
+    import torch  # noqa: PLC0415 - loaded for such files only
+
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever a damaged file makes it stumble over
+        raise UnreadableError(f"{path}: cannot be read as a tensor; save it again with torch.save") from error
+    if isinstance(loaded, list | tuple) and len(loaded) == 1:
+        loaded = loaded[0]
+    if not isinstance(loaded, torch.Tensor):
+        raise UnreadableError(f"{path}: holds a {type(loaded).__name__}; save a tensor, or a dict of tensors")
+    name = str(loaded.dtype).removeprefix("torch.")
+    if not loaded.is_floating_point():
+        raise UnreadableError(f"{path}: holds {name}, no floating-point numbers")
+    return Numbers(loaded.detach().to(torch.float64 if name == "float64" else torch.float32).numpy(), name)
 
 
 def _split(text: str) -> tuple[str, str | None]:
@@ -60,6 +98,11 @@ def _npy(path: str) -> Numbers:
         values = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UnreadableError(f"{path}: cannot be read as a NumPy array ({error})") from error
+    if values.dtype.kind == "V" and values.dtype.names is None:
+        raise UnreadableError(
+            f"{path}: holds raw values of {values.dtype.itemsize} bytes, as bfloat16 arrays of ml_dtypes are saved; "
+            "save array.astype(numpy.float32): that the numbers are bfloat16's is then seen"
+        )
     if values.dtype.kind != "f":
         raise UnreadableError(f"{path}: holds {values.dtype}, no floating-point numbers")
     name = values.dtype.name

@@ -12,11 +12,11 @@ from normcheck.results.report import Skipped, Tool  # noqa: TC001  # read at run
 class Parting:
     """Where a candidate and the real kernel part, told from the rows that differ.
 
-    `step`: the first step whose result must have been another one: "mean", "variance" (or what follows from it, up to
-    1/s), or "normalize" (the elements' own steps: normalize, gain, bias, store); None where none of the rows looked at
-    could be told. `rows`: how many rows that differ were looked at. `by_mean`: those that become identical with a mean
-    a few units in the last place away (and a variance to go with it). `by_variance`: those that become so with another
-    variance alone. `by_elements`: all others.
+    `step`: where most of the rows looked at part: "mean", "variance" (or what follows from it, up to 1/s), or
+    "normalize" (the elements' own steps: normalize, gain, bias, store), the earlier one of two with as many rows; None
+    where no row was looked at. `rows`: how many rows that differ were looked at. `by_mean`: those that become identical
+    with a mean a few units in the last place away (and a variance to go with it). `by_variance`: those that become so
+    with another variance alone. `by_elements`: all others.
     """
 
     step: str | None
@@ -30,10 +30,11 @@ class Parting:
 class Candidate:
     """One implementation beside the real kernel's output.
 
-    `implementation`: its name. `status`: how well the row is known. `compared`: elements. `identical`: those of the
-    same value, NaN with NaN and 0 with -0. `share`: of identical elements. `zero_signs`: zeros whose sign differs.
-    `max_ulp`: the largest distance, in numbers of the output's format. `parting`: where they part; None where all is
-    identical, and for all but the nearest.
+    `implementation`: its name. `status`: how well the row is known. `compared`: elements; fewer than the output has
+    where the row was not among the nearest on the first of them. `identical`: those of the same value, NaN with NaN and
+    0 with -0. `share`: of identical elements. `zero_signs`: zeros whose sign differs. `max_ulp`: the largest distance,
+    in numbers of the output's format. `parting`: where they part; None where all is identical, and for all but the
+    nearest, where it was not looked for.
     """
 
     implementation: str
@@ -62,9 +63,10 @@ class Identification:
     """What `normcheck identify` writes.
 
     `format`: 1. `tool`: the program that wrote it. `environment`: versions and machine. `input`: what was given as
-    input. `output`: what was given as output. `norm`: the norm. `precision`: format of input and output. `params`:
-    where gamma and beta live. `eps`: of the norm. `shape`: of the arrays. `candidates`: the nearest first.
-    `contrast`: None where there is one candidate only. `skipped`: implementations that were not tried, and why.
+    input. `output`: what was given as output. `norm`: the norm. `precision`: format of input and output. `why`: why
+    that format, where it was told from the numbers of wider files; else empty. `params`: where gamma and beta live.
+    `eps`: of the norm. `shape`: of the arrays. `num_groups`: of a group norm; else None. `candidates`: the nearest
+    first. `contrast`: None where there is one candidate only. `skipped`: implementations that were not tried, and why.
     """
 
     format: Literal[1]
@@ -74,9 +76,11 @@ class Identification:
     output: str
     norm: str
     precision: str
+    why: str
     params: str
     eps: float
     shape: tuple[int, ...]
+    num_groups: int | None
     candidates: tuple[Candidate, ...]
     contrast: Contrast | None
     skipped: tuple[Skipped, ...]

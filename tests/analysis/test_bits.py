@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from normcheck.analysis.bits import agreement, places
+from normcheck.analysis.bits import agreement, are_numbers_of, places
 from normcheck.arithmetic.formats import format_named
 
 FP16 = format_named("fp16")
@@ -47,9 +47,23 @@ def test_zeros_of_either_sign_are_identical_and_counted() -> None:
     assert (found.identical, found.zero_signs, found.at) == (2, 1, None)
 
 
-def test_the_sum_of_two_comparisons_has_the_counts_of_both_and_the_farthest() -> None:
-    near = agreement(np.array([1.0]), np.array([1.0 + 2**-10]), FP16)
-    far = agreement(np.array([1.0, 1.0]), np.array([1.0, 1.5]), FP16)
-    both = near + far
-    assert (both.compared, both.identical, both.max_ulp, both.at) == (3, 1, 512.0, 1)
-    assert both.share == pytest.approx(1 / 3)
+def test_the_share_and_the_place_are_of_the_farthest_pair() -> None:
+    found = agreement(np.array([1.0, 1.0, 1.0]), np.array([1.0 + 2**-10, 1.0, 1.5]), FP16)
+    assert (found.compared, found.identical, found.max_ulp, found.at) == (3, 1, 512.0, 2)
+    assert found.share == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("values", "name", "wanted"),
+    [
+        ([0.0, -0.0, 1.5, 65504.0, np.inf, np.nan], "fp16", True),
+        ([65520.0], "fp16", False),
+        ([2.0**-24], "fp16", True),
+        ([2.0**-25], "fp16", False),
+        ([1 + 2.0**-7, 2.0**100], "bf16", True),
+        ([1 + 2.0**-8], "bf16", False),
+        ([], "fp16", True),
+    ],
+)
+def test_numbers_of_a_format_are_told_from_others(values: list[float], name: str, wanted: bool) -> None:
+    assert are_numbers_of(np.array(values), format_named(name)) is wanted
