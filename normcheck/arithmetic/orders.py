@@ -225,7 +225,7 @@ def _number(word: str, text: str) -> int:
 def _taken(takes: _Arguments) -> str:
     """What an order takes, in words."""
     if not takes.width:
-        return "no arguments; lanes(W[, serial]) and blocks(B) do"
+        return "no arguments"
     parts = ["a width"] + ["a vector"] * (takes.vector > 1) + ["tree or serial"] * takes.merge
     return ", ".join(parts) + ", and no more"
 

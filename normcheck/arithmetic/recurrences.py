@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-TakeMean = Literal["divide", "reciprocal"]
-Weight = Literal["divide", "reciprocal"]
+ByCount = Literal["divide", "reciprocal"]
+"""Division by a count, or a product with its reciprocal."""
 MergeMean = Literal["shift", "weighted", "scaled"]
 Between = Literal["dd(Ac)", "(dA)(cd)", "(ddc)A", "(ddA)c", "(ddab)n", "(ddAB)r"]
 Association = Literal["sets", "second"]
@@ -25,7 +25,7 @@ class Take:
     fused_mean, fused_sum: that multiplication and addition are one rounding.
     """
 
-    mean: TakeMean = "divide"
+    mean: ByCount = "divide"
     fused_mean: bool = False
     fused_sum: bool = False
 
@@ -56,7 +56,7 @@ class Merge:
     what is merged into is the set B (of "weighted" merges that do not skip).
     """
 
-    weight: Weight = "divide"
+    weight: ByCount = "divide"
     mean: MergeMean = "shift"
     between: Between = "dd(Ac)"
     fused_mean: bool = False

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from normcheck.render.lists import Entry
 
 _COLUMNS = {"project": "project", "status": "status", "title": "what it is"}
-_NARROW = ("status", "title")
+_NARROW = ("project", "status", "title")
 _ALIAS_COLUMNS = {"also": "also", "title": "what it is"}
 _NOTE_COLUMNS = {"text": "no row, but known"}
 _PICKS = {"norms": "norms", "precisions": "precisions", "where": "where"}
@@ -33,6 +33,7 @@ _NOTE = (
     "picks a row for each norm, precision and size; `all` means every row that defines them."
 )
 _NO_ROWS = "A name shows where that is from, and why it is no row: normcheck implementations torch-sum-fp16"
+_COMMAND = "normcheck implementations"
 _ABOUT = ("title", "project", "platform")
 _CHOSEN = (
     "norms", "precisions", "parameters", "modes", "multiple_of", "size_from", "size_below", "spatial_from",
@@ -69,7 +70,7 @@ def implementations(
     form: ListAs = ListFormat.TABLE,
     debug: Debug = False,  # noqa: ARG001
 ) -> None:
-    """List the implementations and aliases, or say what one of them does, step by step."""
+    """List the implementations and aliases, or say what one of them, or each of a TOML file, does, step by step."""
     from normcheck.norms.aliases import Alias
     from normcheck.norms.catalogue import aliases, catalogue, choice_named, notes
 
@@ -78,6 +79,9 @@ def implementations(
         given = [option for option, value in filters.items() if value is not None]
         if given:
             raise UsageError(f"{given[0]} narrows the list: leave it or {name!r} out")
+        if name.strip().lower().endswith(".toml"):
+            _show_file(name.strip(), form)
+            return
         note = next((note for note in notes() if note.name == name.strip().lower()), None)
         if note is not None:
             show_page(_note_entry(note), form)
@@ -105,10 +109,11 @@ def _narrowed(
     from normcheck.norms.table import norm_named
 
     rows = list(rows)
+    status = None if status is None else status.replace("-", " ")
     for option, value in (("project", project), ("status", status)):
         known = {getattr(row, option).lower(): getattr(row, option) for row in rows}
         if value is not None and value.strip().lower() not in known:
-            raise unknown_name(option, value, known.values(), "normcheck implementations")
+            raise _unknown(option, value, list(known.values()))
     what, io = None if norm is None else norm_named(norm), None if precision is None else format_named(precision)
     left = [
         row
@@ -121,6 +126,14 @@ def _narrowed(
     if not left:
         raise UsageError("no implementation is of all of these: leave a filter out")
     return left
+
+
+def _unknown(option: str, value: str, known: list[str]) -> UsageError:
+    """The error of a project or status that does not exist: those that hold the value, else those spelt like it."""
+    within = [name for name in known if value.strip() and value.strip().lower() in name.lower()]
+    if not within:
+        return unknown_name(option, value, known, _COMMAND)
+    return UsageError(f"unknown {option} {value!r}: did you mean {', '.join(within)}? `{_COMMAND}` lists what exists")
 
 
 # ---------------------------------------------------------------------------------------------------- the list
@@ -148,13 +161,13 @@ def _show_all(rows: list[Implementation], aliases: list[Alias], notes: list[Note
 
 def _entry(row: Implementation) -> Entry:
     """Return all facts of a row: its fields, what they mean in words, and the evidence."""
-    from normcheck.norms.evidence import evidence
+    from normcheck.norms.evidence import evidence_for
     from normcheck.norms.wording import in_words
     from normcheck.render.lists import Entry
 
     facts: dict[str, Any] = {"kind": "implementation"}
     facts |= {f.name: _fact(getattr(row, f.name)) for f in fields(row) if f.name != "name"}
-    found = evidence().get(row.name)
+    found = evidence_for(row)
     return Entry(row.name, facts | {"words": in_words(row), "evidence": None if found is None else asdict(found)})
 
 
@@ -178,6 +191,21 @@ def _fact(value: Any) -> Any:
 
 
 # ---------------------------------------------------------------------------------------------------- one of them
+
+
+def _show_file(path: str, form: ListFormat) -> None:
+    """Show all rows of a user's file, one page after the other."""
+    from normcheck.norms.catalogue import implementations_of_file
+    from normcheck.render import lists
+
+    rows = implementations_of_file(path)
+    if form is ListFormat.JSON:
+        emit(lists.render_json(*map(_entry, rows)), "utf-8")
+        return
+    for place, row in enumerate(rows):
+        if place:
+            emit("\n")
+        _show_row(row, form)
 
 
 def _show_row(row: Implementation, form: ListFormat) -> None:
@@ -204,9 +232,9 @@ def _show_row(row: Implementation, form: ListFormat) -> None:
 
 def _known(row: Implementation, status: str) -> dict[str, str]:
     """Return how well a row is known: status, evidence, citation, approximation."""
-    from normcheck.norms.evidence import evidence
+    from normcheck.norms.evidence import evidence_for
 
-    found = evidence().get(row.name)
+    found = evidence_for(row)
     lines = {"status": status, "evidence": _said(found) if found else "", "citation": row.citation}
     return {key: text for key, text in (lines | {"approximation": row.approximation}).items() if text}
 

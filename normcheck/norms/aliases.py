@@ -73,15 +73,31 @@ def chosen_rows(
 
     norm, io, param, group, mode: what is asked for, as in `Implementation.refusal`. A row that several choices pick
     runs once. That ``all`` leaves rows out which define something else is not said.
+
+    Raises:
+        UsageError: two rows that run are unlike and of one name, by which results tell them apart.
     """
     rows: dict[str, Implementation] = {}
     without: list[tuple[str, str]] = []
     for choice in chosen:
         found = defining(choice, norm, io, param, group, mode)
-        rows |= {row.name: row for row in found}
+        rows |= by_name([*rows.values(), *found])
         if not found:
             without.append((choice.name, refusal(choice, norm, io, param, group, mode)))
     return list(rows.values()), without
+
+
+def by_name(rows: Iterable[Implementation]) -> dict[str, Implementation]:
+    """Return rows by their names, in order.
+
+    Raises:
+        UsageError: two that are unlike have one name.
+    """
+    out: dict[str, Implementation] = {}
+    for row in rows:
+        if out.setdefault(row.name, row) != row:
+            raise UsageError(f"implementation {row.name!r}: two different rows have this name; rename one of them")
+    return out
 
 
 def defining(

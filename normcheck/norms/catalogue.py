@@ -13,18 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from normcheck.errors import UsageError, unknown_name
-from normcheck.norms.aliases import ALL, Alias, defining, read_aliases
-from normcheck.norms.evidence import FOLDER, evidence
+from normcheck.norms.aliases import ALL, Alias, by_name, read_aliases
+from normcheck.norms.evidence import FOLDER, digest, evidence
 from normcheck.norms.implementations import IMPLEMENTATIONS, Implementation
 from normcheck.norms.row_files import read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from normcheck.arithmetic.formats import Format
-    from normcheck.norms.table import Grouping, Norm
-
 _ALIASES, _NOTES = "aliases.toml", "notes.toml"
+_FIRST = "pytorch.toml"
+"""Read before the others, in the order of their names: rows of models and runtimes are made of torch's."""
 _LISTING = "normcheck implementations"
 
 
@@ -32,11 +31,11 @@ _LISTING = "normcheck implementations"
 def catalogue() -> Mapping[str, Implementation]:
     """Return all rows by name: the generic ones, then those of each project."""
     rows = dict(IMPLEMENTATIONS)
-    for path in sorted(FOLDER.glob("*.toml")):
+    for path in sorted(FOLDER.glob("*.toml"), key=lambda path: (path.name != _FIRST, path.name)):
         if path.name not in (_ALIASES, _NOTES):
             rows |= {row.name: row for row in read_rows(path.read_text(encoding="utf-8"), path.name, rows)}
-    known = evidence()
-    verified = [name for name in rows if name in known and known[name].verifies]
+    of_rows = {name: found for name, found in evidence().items() if name in rows and found.digest == digest(rows[name])}
+    verified = [name for name, found in of_rows.items() if found.verifies]
     return rows | {name: replace(rows[name], status="verified") for name in verified}
 
 
@@ -85,7 +84,7 @@ def choice_named(name: str) -> Implementation | Alias:
     """Return the row or alias of that name.
 
     Raises:
-        UsageError: no such implementation.
+        UsageError: no such implementation, or what the catalogue has a note of and no row for.
     """
     key = name.strip().lower()
     if key in IMPLEMENTATIONS:
@@ -96,6 +95,9 @@ def choice_named(name: str) -> Implementation | Alias:
     for alias in aliases():
         if key in (alias.name, *alias.also):
             return alias
+    note = next((note for note in notes() if note.name == key), None)
+    if note is not None:
+        raise UsageError(f"{note.name} is a note of the list and no implementation that can be run: {note.reason}")
     names = [*rows, *(name for alias in aliases() for name in (alias.name, *alias.also))]
     raise unknown_name("implementation", name, names, _LISTING)
 
@@ -104,10 +106,12 @@ def choices(names: str | Implementation | Sequence[str | Implementation]) -> tup
     """Return what names, paths of TOML files (each stands for all its rows) or rows of one's own stand for, each once.
 
     Raises:
-        UsageError: no such implementation, or a file that cannot be read or defines none.
+        UsageError: no such implementation, a file that cannot be read or defines none, or two unlike rows of one name.
     """
     listed = (names,) if isinstance(names, str | Implementation) else names
-    return tuple(dict.fromkeys(choice for one in listed for choice in _chosen(one)))
+    out = tuple(dict.fromkeys(choice for one in listed for choice in _chosen(one)))
+    by_name(choice for choice in out if isinstance(choice, Implementation))
+    return out
 
 
 def _chosen(one: str | Implementation) -> tuple[Implementation | Alias, ...]:
@@ -122,18 +126,6 @@ def names_of(chosen: str | Implementation | Sequence[str | Implementation]) -> t
     return tuple(one if isinstance(one, str) else one.name for one in listed)
 
 
-def resolve(
-    name: str, norm: Norm, io: Format, param: Format | None = None, group: Grouping | None = None
-) -> Implementation | None:
-    """Return the row that a name means for a norm, format of elements and of parameters, and size; None for no row.
-
-    Raises:
-        UsageError: no such implementation.
-    """
-    found = defining(choice_named(name), norm, io, param, group)
-    return found[0] if found else None
-
-
 def implementations_of_file(path: str | Path) -> tuple[Implementation, ...]:
     """Return the rows that a user's TOML file defines.
 
@@ -145,4 +137,5 @@ def implementations_of_file(path: str | Path) -> tuple[Implementation, ...]:
         text = where.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{where}: cannot be read as a TOML file of implementations: {error}") from None
-    return read_rows(text, str(where), catalogue())
+    taken = [name for alias in aliases() for name in (alias.name, *alias.also)]
+    return read_rows(text, str(where), catalogue(), taken)

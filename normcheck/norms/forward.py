@@ -179,8 +179,8 @@ def _statistics(a: Arithmetic, x: Elements, problem: Problem, how: Implementatio
 
 
 def _clipped(a: Arithmetic, x: PerRow) -> PerRow:
-    """The numbers within those of the format that elements are loaded in; NaN stays."""
-    form = a.form_of("load")
+    """The numbers within those of the run's io format; NaN stays."""
+    form = a.form_of("clip")
     if form is None:
         return x
     return PerRow(np.clip(x.data, -form.max_finite, form.max_finite), x.form, x.degree)

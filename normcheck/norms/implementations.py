@@ -27,6 +27,8 @@ RowLayout = Literal["contiguous", "channels-last"]
 Rescale = Literal["none", "max"]
 AbsentBias = Literal["skipped", "zero"]
 MomentumOf = Literal["both", "batch", "running"]
+ONLINE = ("welford", "chunked-welford")
+"""Algorithms that update mean and squared deviations together."""
 CONTRACTED = ("sum", "variance", "eps", "normalize", "fold", "fold-gain", "bias")
 """Steps whose multiplication and addition a kernel may contract into one fused multiply-add, with one rounding."""
 
@@ -224,6 +226,7 @@ class Implementation:
             "cast": self.normalized or "io",
             "saved": self.saved or "io",
             "kept": self.kept or "io",
+            "clip": "io",
             "recentred": self.recentred or self.center,
             "eps-rounded": self.eps_rounded or self.eps,
             "total": self.total or self.partial or self.sum,
@@ -242,16 +245,21 @@ class Implementation:
         formats["moment"] = widest if self.moment is None else self.format_of(self.moment, io, param)
         return formats
 
+    @property
+    def moments_order(self) -> Order:
+        """The order of online moments: of ``welford`` one accumulator, unless the order is a schedule."""
+        in_order = self.variance == "welford" and not self.order.is_scheduled
+        return Order("sequential") if in_order else self.order
+
     def orders(self, order: Order | None = None, simd: int | None = None) -> dict[str, Order]:
         """Return the orders of the sums; `order` overrides the row's own, `simd` are the lanes of its "simd" widths.
 
-        That of online moments stays the row's own: one accumulator, unless they are chunked or the order is a schedule.
+        That of online moments stays the row's own, `moments_order`.
         """
-        in_order = self.variance == "welford" and not self.order.is_scheduled
         orders = {
             "sum": order or self.order,
             "sum-mean": order or self.mean_order or self.order,
-            "moments": Order("sequential") if in_order else self.order,
+            "moments": self.moments_order,
         }
         return {step: each.resolved(simd) for step, each in orders.items()}
 

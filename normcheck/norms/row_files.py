@@ -24,7 +24,7 @@ from normcheck.norms.implementations import Implementation
 from normcheck.norms.table import norm_named
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from normcheck.arithmetic.orders import Order
 
@@ -39,12 +39,15 @@ _LISTING = "normcheck implementations"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._+-]*")
 
 
-def read_rows(text: str, place: str, known: Mapping[str, Implementation]) -> tuple[Implementation, ...]:
+def read_rows(
+    text: str, place: str, known: Mapping[str, Implementation], aliases: Collection[str] = ()
+) -> tuple[Implementation, ...]:
     """Return the rows of a file, in its order.
 
     Args:
         text: the file. place: what it is called in errors.
         known: the rows that ``base`` may name besides those above it, and whose names are taken.
+        aliases: names that stand for several rows, which are taken too.
 
     Raises:
         UsageError: it is no TOML, or a row cannot be: the file, the row, the field, what was received, what it can be.
@@ -68,20 +71,22 @@ def read_rows(text: str, place: str, known: Mapping[str, Implementation]) -> tup
         named = entry.get("name")
         where = f"implementation {named!r}" if isinstance(named, str) else f"implementation {number}"
         try:
-            row = _row(document | entry, every)
+            row = _row(document | entry, every, aliases)
         except UsageError as error:
             raise UsageError(f"{place}: {where}: {error}") from None
         rows[row.name] = row
     return tuple(rows.values())
 
 
-def _row(entry: Mapping[str, Any], known: Mapping[str, Implementation]) -> Implementation:
+def _row(entry: Mapping[str, Any], known: Mapping[str, Implementation], aliases: Collection[str]) -> Implementation:
     given = {key: _value(key, value) for key, value in entry.items() if key != "base"}
     name = given.get("name")
     if name is None:
         raise UsageError("name: missing; give it one, such as 'my-kernel-fp16'")
     if name in known:
         raise UsageError(f"name: {name!r} is taken by another row; give it a name of its own")
+    if name in aliases:
+        raise UsageError(f"name: {name!r} is taken by an alias of several rows; give it a name of its own")
     base = known["pure"]
     if "base" in entry:
         base = _base(entry["base"], known)
@@ -177,12 +182,6 @@ def _several(read: Callable[[Any], str]) -> Callable[[Any], tuple[str, ...]]:
         return tuple(dict.fromkeys(map(read, _typed(value, list, "a list of names in brackets"))))
 
     return read_all
-
-
-def _recurrence(value: Any) -> str:
-    from normcheck.arithmetic.recurrences import RECURRENCES  # noqa: PLC0415  # only a row of a file asks for it
-
-    return _choice(tuple(RECURRENCES))(value)
 
 
 def _flag(value: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from normcheck.arithmetic.formats import format_named
 from normcheck.arithmetic.orders import ORDERS
 from normcheck.arithmetic.recurrences import RECURRENCES
+from normcheck.norms.implementations import ONLINE
 from normcheck.norms.table import norm_named
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ _ROLES = {
     "param": "the parameters' format",
     "promoted": "the wider of the io and the parameters' format",
 }
-_ONLINE = ("welford", "chunked-welford")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +55,23 @@ def in_words(row: Implementation) -> tuple[str, ...]:
     told = _Told(
         row,
         any(norm.centred for norm in norms) or not norms,
-        tuple(dict.fromkeys(norm.statistic.name for norm in norms)) or ("l2",),
+        _statistics_of(row),
         any(norm.where == "batch" for norm in norms) or not norms,
     )
     return tuple(sentence for step in _STEPS for sentence in step(told))
 
 
+def _statistics_of(row: Implementation) -> tuple[str, ...]:
+    """The statistics of the row's norms; L2 where it has all."""
+    return tuple(dict.fromkeys(norm_named(name).statistic.name for name in row.norms)) or ("l2",)
+
+
 def glossary(row: Implementation) -> dict[str, str]:
     """Return what the names of the row's orders of summation, and of its recurrence, mean."""
-    orders = dict.fromkeys((row.order, row.mean_order or row.order))
+    online = row.variance in ONLINE and set(_statistics_of(row)) == {"l2"}
+    orders = dict.fromkeys((row.moments_order,) if online else (row.order, row.mean_order or row.order))
     out = {str(order): ORDERS[order.kind] for order in orders}
-    return out | ({row.recurrence: RECURRENCES[row.recurrence].title} if row.variance in _ONLINE else {})
+    return out | ({row.recurrence: RECURRENCES[row.recurrence].title} if row.variance in ONLINE else {})
 
 
 # ------------------------------------------------------------------------------------------------------- entering
@@ -79,9 +85,15 @@ def _load(t: _Told) -> Iterator[str]:
     if t.row.load != "io":
         yield f"x enters in {t.form(t.row.load)}."
     if t.row.layout == "channels-last":
-        yield "The elements of a row are visited position by position, all its channels at each."
+        yield _channels_last(t.row)
     if t.row.rescale == "max":
         yield f"x is divided by the largest |x| of its row in {t.form(t.row.center)}; eps is not."
+
+
+def _channels_last(row: Implementation) -> str:
+    if row.norms and all(norm_named(name).where == "batch" for name in row.norms):
+        return "Data are channels-last; the elements of a channel are visited sample by sample, as elsewhere."
+    return "The elements of a row are visited position by position, all its channels at each."
 
 
 # ------------------------------------------------------------------------------------------------------ statistics
@@ -172,16 +184,24 @@ def _shifted(t: _Told) -> Iterator[str]:
 
 def _online(t: _Told) -> Iterator[str]:
     row = t.row
-    chunks = f", in chunks of {row.chunk}" if row.variance == "chunked-welford" and row.order.kind == "lanes" else ""
+    order = row.moments_order
+    chunked = row.variance == "chunked-welford" and not order.is_scheduled
+    chunks = f", in chunks of {row.chunk}" if chunked else ""
     yield (
         f"Mean in {t.form(row.mean)} and squared deviations in {t.form(row.sum)} are updated together, element by "
-        f"element (Welford), in the order {row.order}{chunks}, by the recurrence {row.recurrence}."
+        f"element (Welford), in the order {order}{chunks}, by the recurrence {row.recurrence}."
     )
     added = "" if t.c != "x" else ", and mean * mean is added"
-    yield (
-        f"Variance: the squared deviations divided by n in {t.form(row.count)}, rounded to "
-        f"{t.form(row.statistic)}{added}."
-    )
+    yield (f"Variance: the squared deviations{_online_division(t)}, rounded to {t.form(row.statistic)}{added}.")
+
+
+def _online_division(t: _Told) -> str:
+    row, count = t.row, t.form(t.row.count)
+    rounded = f", rounded to {t.form(row.total)}," if row.total else ""
+    if row.division != "multiply":
+        return f"{rounded} divided by n in {count}"
+    inverse = f" rounded to {t.form(row.inverse_count)}" if row.inverse_count else ""
+    return f"{rounded} times 1/n in {count}{inverse}"
 
 
 _VARIANCES: dict[str, Callable[[_Told], Iterator[str]]] = {
@@ -314,13 +334,9 @@ def _gain_first(t: _Told) -> Iterator[str]:
 
 
 _FORMS: dict[str, Callable[[_Told], Iterator[str]]] = {
-    "center": _center,
-    "shift": _shift,
-    "fold": _fold,
-    "fold-affine": _fold,
-    "center-fold": _center_fold,
+    "center": _center, "shift": _shift, "fold": _fold, "fold-affine": _fold, "center-fold": _center_fold,
     "gain-first": _gain_first,
-}
+}  # fmt: skip
 
 
 def _affine(t: _Told) -> Iterator[str]:
@@ -375,13 +391,5 @@ def _running(t: _Told) -> Iterator[str]:
 
 
 _STEPS: tuple[Callable[[_Told], Iterator[str]], ...] = (
-    _residual,
-    _load,
-    _statistics,
-    _eps,
-    _root,
-    _kept,
-    _normalize,
-    _store,
-    _running,
-)
+    _residual, _load, _statistics, _eps, _root, _kept, _normalize, _store, _running,
+)  # fmt: skip

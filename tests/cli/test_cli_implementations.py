@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from normcheck.norms import evidence as module
 from normcheck.norms.catalogue import aliases, catalogue, notes
-from normcheck.norms.evidence import Evidence, Run
+from normcheck.norms.evidence import Evidence, Run, digest
 
 
 def names(normcheck, *options):
@@ -37,6 +38,8 @@ def test_rows_of_one_project(normcheck):
 
 def test_rows_of_one_status_norm_and_precision(normcheck):
     rows = catalogue().items()
+    known = [name for name, row in rows if row.status == "from source"]
+    assert names(normcheck, "--status", "from-source") == names(normcheck, "--status", "from source") == known
     assert names(normcheck, "--status", "reported") == [name for name, row in rows if row.status == "reported"]
     rms = [name for name, row in rows if not row.norms or "rms" in row.norms]
     assert names(normcheck, "--norm", "rmsnorm") == rms
@@ -52,7 +55,9 @@ def test_rows_of_one_status_norm_and_precision(normcheck):
     ("options", "message"),
     [
         (["--project", "appex"], "unknown project 'appex': did you mean apex"),
+        (["--project", "torch"], "unknown project 'torch': did you mean PyTorch, ExecuTorch?"),
         (["--status", "sure"], "unknown status 'sure'"),
+        (["none.toml"], "none.toml: cannot be read as a TOML file of implementations"),
         (["--norm", "layr"], "unknown norm 'layr'"),
         (["--precision", "fp17"], "unknown format 'fp17'"),
         (["--project", "apex", "--norm", "batch-l2"], "no implementation is of all of these: leave a filter out"),
@@ -112,12 +117,27 @@ def test_the_page_of_a_row_says_what_happens_in_order(normcheck, monkeypatch, wi
 def test_the_page_of_a_verified_row_has_the_evidence(normcheck, monkeypatch):
     run = Run(norm="rms", precision="fp16", outputs=20_000_000, identical=19_999_999, largest_ulp=1)
     found = Evidence(date="2026-11-23", host="x86_64, AVX2", versions={"transformers": "5.0"}, runs=(run,))
+    found = replace(found, digest=digest(catalogue()["hf-llama-rmsnorm"]))
     monkeypatch.setattr(module, "evidence", lambda: {"hf-llama-rmsnorm": found})
     text = " ".join(normcheck("implementations", "hf-llama-rmsnorm").out.split())
     assert "evidence 19,999,999 of 20,000,000 outputs identical (99.999995%), the largest difference 1 ulp" in text
     assert "transformers 5.0; x86_64, AVX2; 2026-11-23" in text
     entry = json.loads(normcheck("implementations", "hf-llama-rmsnorm", "--format", "json").out)
     assert entry["evidence"]["runs"][0]["identical"] == 19_999_999
+    monkeypatch.setattr(module, "evidence", lambda: {"hf-llama-rmsnorm": replace(found, digest="of another row")})
+    assert json.loads(normcheck("implementations", "hf-llama-rmsnorm", "--format", "json").out)["evidence"] is None
+
+
+def test_a_file_shows_each_of_its_rows_in_words(normcheck, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        '[[implementation]]\nname = "mine"\nbase = "wide"\nsum = "float64"\nnorms = ["rms"]\n'
+        '[[implementation]]\nname = "other"\nbase = "mine"\nstore = "float64"\n'
+    )
+    text = normcheck("implementations", str(path)).out
+    assert text.startswith("name     mine\n")
+    assert text.index("are added in float64") < text.index("name     other") < text.index("is rounded to float64.")
+    assert names(normcheck, str(path)) == ["mine", "other"]
 
 
 @pytest.mark.parametrize("width", ["80", "200"])

@@ -411,6 +411,41 @@ def test_hand_written_norms_are_emulated():
     np.testing.assert_array_equal(wrapped(x).detach(), wanted.output)
 
 
+def test_an_alias_picks_its_row_by_the_size_of_each_norm():
+    torch.manual_seed(0)
+    net, x = torch.nn.Sequential(torch.nn.LayerNorm(8), torch.nn.Linear(8, 7), torch.nn.LayerNorm(7)), torch.randn(5, 8)
+    by_rows = {"0": "torch-cuda-layernorm-vec", "2": "torch-cuda-layernorm-fallback"}
+    picked, named = (nn.EmulatedPrecision(net, how, "fp16") for how in ("torch-cuda", by_rows))
+    assert torch.equal(picked(x), named(x))
+    assert [site.implementation.name for site in picked._norms()] == list(by_rows.values())
+
+
+def test_an_alias_picks_its_row_by_the_mode_of_each_call():
+    net, x = torch.nn.Sequential(torch.nn.BatchNorm2d(4)), tensor_of("batch")
+    wrapped, used = nn.EmulatedPrecision(net, "torch-cpu", "fp32"), []
+    for training in (True, False, True):
+        wrapped.train(training)(x)
+        used += [site.implementation.name for site in wrapped._norms()]
+    assert used == ["torch-cpu-batchnorm-fp32", "torch-cpu-batchnorm-eval", "torch-cpu-batchnorm-fp32"]
+
+
+def test_an_alias_picks_its_row_by_the_positions_of_each_call():
+    wrapped = nn.EmulatedPrecision(torch.nn.GroupNorm(2, 4), "torch-cpu-groupnorm-channels-last", "fp32")
+    used = []
+    for side in (4, 32):
+        wrapped(torch.randn(1, 4, side, side))
+        used += [site.implementation.name for site in wrapped._norms()]
+    assert used == ["torch-cpu-groupnorm-channels-last-fp32", "torch-cpu-groupnorm-channels-last-large-fp32"]
+
+
+def test_a_size_that_no_row_is_for_is_refused_at_the_call():
+    wrapped = nn.EmulatedPrecision(torch.nn.Sequential(torch.nn.LayerNorm(7)), "torch-cuda-layernorm-vec", "fp16")
+    with pytest.raises(
+        UsageError, match=r"layer 0: .* takes rows of a multiple of 4 elements, not of 7; give this layer"
+    ):
+        wrapped(torch.randn(2, 7))
+
+
 def test_transformer_encoders_call_their_norms_in_evaluation_too():
     layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     wrapped = nn.EmulatedPrecision(layer, "pure", "fp16").eval()

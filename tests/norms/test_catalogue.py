@@ -15,6 +15,9 @@ import pytest
 from normcheck import UsageError, analyze, emulate, implementations, simulate
 from normcheck.arithmetic.formats import FLOAT32, format_named
 from normcheck.arithmetic.moment_schedules import MOMENTS
+from normcheck.arithmetic.orders import ORDERS, Layout, Order, order_named
+from normcheck.arithmetic.schedules import MERGE_PARTIAL, TAKE_PARTIAL
+from normcheck.arithmetic.sum_schedules import sum_schedule
 from normcheck.norms import catalogue as module
 from normcheck.norms import contradictions
 from normcheck.norms.aliases import Alias, chosen_rows, read_aliases
@@ -24,9 +27,8 @@ from normcheck.norms.catalogue import (
     choice_named,
     implementation_named,
     implementations_of_file,
-    resolve,
 )
-from normcheck.norms.evidence import Evidence, Run, evidence, parsed, rendered
+from normcheck.norms.evidence import VERIFIED_OUTPUTS, Evidence, Run, digest, evidence, evidence_for, parsed, rendered
 from normcheck.norms.implementations import IMPLEMENTATIONS, Implementation
 from normcheck.norms.row_files import read_rows
 from normcheck.norms.table import grouping, norm_named
@@ -44,6 +46,12 @@ def shape_for(row, norm):
         return (3, max(24, row.size_from))
     side = 3 if not row.spatial_from else 32
     return (2, 8, side, side)
+
+
+def resolve(name, norm, io, param=None, group=None):
+    """The row that a name means; None where there is none."""
+    rows, _ = chosen_rows([choice_named(name)], norm, io, param, group)
+    return rows[0] if rows else None
 
 
 def runs_of(row):
@@ -95,6 +103,7 @@ def test_every_row_says_what_it_is_and_where_that_is_from(name):
     assert row.platform
     assert len(row.citation) > 10
     assert row.norms
+    assert row.precisions
     assert row.status in ("verified", "from source", "reported")
     assert max(map(len, row.title.split())) < 60
 
@@ -376,6 +385,55 @@ def test_a_path_stands_for_all_rows_of_a_file_wherever_names_are_taken(tmp_path)
         emulate(np.ones((2, 3, 4)), "batch-l2", precision="fp16", implementation=str(path))
 
 
+def test_two_rows_of_one_name_are_refused_whatever_they_define(tmp_path):
+    for name, order in (("a", "tree"), ("b", "sequential"), ("c", "tree")):
+        norms = '["rms"]' if name != "b" else '["layer-l2"]'
+        text = f'[[implementation]]\nname = "mine"\nbase = "wide"\norder = "{order}"\nnorms = {norms}\n'
+        (tmp_path / f"{name}.toml").write_text(text)
+    a, b, c = (str(tmp_path / f"{name}.toml") for name in "abc")
+    with pytest.raises(UsageError, match="'mine': two different rows have this name; rename one of them"):
+        simulate(norms=["rms"], implementations=[a, b], shape=(2, 8))
+    report = simulate(norms=["rms"], precisions=["fp16"], implementations=[a, c], shape=(2, 8))
+    assert [r.implementation for r in report.results] == ["mine"]
+
+
+def test_a_row_of_ones_own_beside_the_catalogues_of_its_name_is_refused():
+    mine = dataclasses.replace(catalogue()["torch-cpu-layernorm-fp16"], sum="float64")
+    with pytest.raises(UsageError, match="'torch-cpu-layernorm-fp16': two different rows have this name"):
+        simulate(norms=["layer-l2"], precisions=["fp16"], implementations=[mine, "torch"], shape=(2, 8))
+
+
+@pytest.mark.parametrize("name", ["torch-cpu", "torch"])
+def test_a_users_row_may_not_have_the_name_of_an_alias(tmp_path, name):
+    path = tmp_path / "mine.toml"
+    path.write_text(f'[[implementation]]\nname = "{name}"\n')
+    with pytest.raises(UsageError, match=f"name: '{name}' is taken by an alias"):
+        implementations_of_file(path)
+
+
+def test_a_note_is_said_to_be_one():
+    with pytest.raises(
+        UsageError, match="torch-sum-fp16 is a note of the list and no implementation that can be run: "
+    ):
+        choice_named("torch-sum-fp16")
+
+
+@pytest.mark.parametrize(
+    ("name", "kernel", "norm", "shape"),
+    [
+        ("whisper-layernorm", "torch-cpu-layernorm-fp32", "layer-l2", (3, 77)),
+        ("guided-diffusion-groupnorm32", "torch-cpu-groupnorm-contiguous-fp32", "group-l2", (2, 8, 5, 3)),
+    ],
+)
+def test_norms_of_a_cast_input_are_the_float32_kernel_rounded_once(name, kernel, norm, shape):
+    x = (np.random.default_rng(0).standard_normal(shape) + 2).astype(np.float16).astype(np.float32)
+    more = {"num_groups": 2} if norm == "group-l2" else {}
+    more |= {"weight": np.linspace(0.5, 1.5, shape[1]), "bias": np.linspace(-1, 1, shape[1]), "params": "autocast"}
+    got = emulate(x, norm, precision="fp16", implementation=name, **more).output
+    inside = emulate(x, norm, precision="fp32", implementation=kernel, **more).output
+    assert np.array_equal(got, inside.astype(np.float16))
+
+
 BROKEN = {
     "no TOML": ("sum = =", "mine.toml: not TOML: "),
     "no table": ('name = "x"\n', r"mine.toml: no \[\[implementation\]\] table"),
@@ -463,6 +521,17 @@ WRONG = {
     "an order that no online algorithm has": ({"variance": "welford", "order": "tree"}, "order: variance = 'welford'"),
     "an online order of a sum": ({"order": "rowwise(8)"}, "order: 'rowwise\\(8\\)' is of variance = 'welford' or"),
     "a chunk without chunks": ({"chunk": 8}, "chunk: is of variance = 'chunked-welford', which is 'two-pass'"),
+    "a chunk of an order that has its own": (
+        {"variance": "chunked-welford", "order": "rowwise(8)", "chunk": 8}, "chunk: order = 'rowwise\\(8\\)' says it",
+    ),
+    "channels-last moments": (
+        {"variance": "welford", "order": "sequential", "layout": "channels-last"}, "layout: variance = 'welford' vis",
+    ),
+    "a reciprocal that no division forms": ({"inverse_count": "wide"}, "inverse_count: division = 'divide' forms no"),
+    "a fold of centred elements": ({"fold": "wide"}, "fold: normalize_form = 'center' forms neither"),
+    "partial sums that no order merges": (
+        {"partial": "wide", "order": "lanes(8)"}, "partial: is of orders that merge partial sums, .*; order is 'lanes",
+    ),
     "a recurrence of two passes": ({"recurrence": "chan"}, "recurrence: is of variance = 'welford' or"),
     "a shift without a reciprocal": (
         {"root_form": "divide", "normalize_form": "shift"}, "root_form: 'divide' forms no reciprocal, normalize_form",
@@ -492,41 +561,85 @@ def test_the_orders_of_online_moments_are_those_of_the_engine():
     assert set(contradictions._OF_MOMENTS) == {"sequential", "lanes", *MOMENTS}
 
 
+def test_the_orders_that_merge_partial_sums_are_those_of_the_engine():
+    layout, merging = Layout(run=16, threads=4), set()
+    for kind in ORDERS:
+        order = order_named(kind).resolved(8)
+        if order.is_scheduled and kind not in MOMENTS:
+            plan = sum_schedule(256, order, layout)
+            merging |= {kind} if {TAKE_PARTIAL, MERGE_PARTIAL} & set(plan.kind.tolist()) else set()
+    assert set(contradictions._WITH_PARTIALS) == merging
+
+
+def test_channels_last_rows_of_batch_norms_may_be_online():
+    row = row_of(variance="welford", order="sequential", layout="channels-last", norms=["batch-l2"])
+    words = " ".join(in_words(row))
+    assert "sample by sample" in words
+    assert "position by position" not in words
+
+
 # -------------------------------------------------------------------------------------------------- the evidence
 
 
-def run_of(identical, outputs=1000):
+def run_of(identical, outputs=VERIFIED_OUTPUTS):
     return Run(norm="rms", precision="fp16", outputs=outputs, identical=identical, largest_ulp=1)
 
 
 def test_evidence_is_written_as_it_is_read():
-    rows = {"wide": Evidence(date="2026-01-02", host="x", versions={"a": "1"}, runs=(run_of(999), run_of(1000)))}
+    rows = {
+        "wide": Evidence(
+            date="2026-01-02", host="x", versions={"a": "1"}, digest="0f", runs=(run_of(999), run_of(1000))
+        )
+    }
     assert parsed(rendered(rows)) == rows
     assert rendered(parsed(rendered(rows))) == rendered(rows)
-    assert (rows["wide"].outputs, rows["wide"].identical, rows["wide"].largest_ulp) == (2000, 1999, 1)
+    assert (rows["wide"].outputs, rows["wide"].identical, rows["wide"].largest_ulp) == (20000, 1999, 1)
 
 
-@pytest.mark.parametrize(("runs", "verifies"), [((), False), ((999,), True), ((998,), False), ((1000, 997), False)])
-def test_a_row_is_verified_by_the_share_of_identical_outputs(runs, verifies):
+@pytest.mark.parametrize(
+    ("runs", "verifies"),
+    [((), False), ((9990,), True), ((9989,), False), ((10_000, 9990), True), ((10_000, 9989), False)],
+)
+def test_a_row_is_verified_by_the_share_of_identical_outputs_in_every_run(runs, verifies):
     found = Evidence(date="2026-01-02", host="x", versions={}, runs=tuple(map(run_of, runs)))
     assert found.verifies is verifies
+
+
+def test_few_outputs_verify_no_row():
+    few = tuple(run_of(count, count) for count in (9000, 999))
+    assert not Evidence(date="2026-01-02", host="x", versions={}, runs=few).verifies
+    assert Evidence(date="2026-01-02", host="x", versions={}, runs=(*few, run_of(1, 1))).verifies
+
+
+def test_the_digest_of_a_row_is_of_its_arithmetic_alone():
+    row = catalogue()["hf-llama-rmsnorm"]
+    told = {"name": "a", "title": "b", "status": "verified", "citation": "c", "approximation": "d", "platform": "e"}
+    same = dataclasses.replace(row, **told, norms=("rms",), precisions=("bf16",), parameters=("io",), modes=("train",))
+    assert digest(same) == digest(row)
+    others = ({"store": "fp8-e4m3"}, {"order": Order("pairwise")}, {"mean_order": Order("pairwise")}, {"size_below": 9})
+    others += ({"contracted": ("bias",)}, {"eps_min": 1e-3})
+    assert len({digest(row), *(digest(dataclasses.replace(row, **other)) for other in others)}) == 1 + len(others)
 
 
 def test_the_loader_raises_the_status_of_verified_rows_alone(monkeypatch):
     names = ["hf-llama-rmsnorm", "hf-t5-layernorm"]
     known = {
-        name: Evidence(date="2026-01-02", host="x", versions={}, runs=(run_of(count),))
-        for name, count in zip([*names, "gone"], (1000, 900, 1000), strict=True)
+        name: Evidence(
+            date="2026-01-02", host="x", versions={}, runs=(run_of(count),), digest=digest(catalogue()[name])
+        )
+        for name, count in zip(names, (10_000, 9_000), strict=True)
     }
+    known |= {"gone": known[names[0]], "hf-gemma-rmsnorm": known[names[0]]}
     monkeypatch.setattr(module, "evidence", lambda: known)
     rows = module.catalogue.__wrapped__()
     assert [rows[name].status for name in names] == ["verified", "from source"]
+    assert rows["hf-gemma-rmsnorm"].status == "from source", "the evidence is of a row with another digest"
 
 
 def test_the_evidence_of_the_package_is_of_rows_that_exist():
     assert set(evidence()) <= set(catalogue())
     verified = {name for name, row in catalogue().items() if row.status == "verified"}
-    assert verified == {name for name, found in evidence().items() if found.verifies}
+    assert verified == {name for name, row in catalogue().items() if (found := evidence_for(row)) and found.verifies}
 
 
 # ---------------------------------------------------------------------------------------------------- the words
@@ -611,6 +724,29 @@ def test_every_contraction_changes_the_words(step):
     context = {"variance": {"variance": "one-pass"}, "fold": FOLD, "fold-gain": FOLD}.get(step, {})
     base = dataclasses.replace(IMPLEMENTATIONS["pure"], **context)
     assert in_words(dataclasses.replace(base, contracted=(step,))) != in_words(base)
+
+
+def test_words_and_glossary_of_online_moments_have_the_order_that_runs():
+    lanes = dataclasses.replace(IMPLEMENTATIONS["pure"], variance="welford", norms=("layer-l2",))
+    assert (str(lanes.order), str(lanes.orders()["moments"])) == ("lanes(32)", "sequential")
+    words = " ".join(in_words(lanes))
+    assert "in the order sequential, by" in words
+    assert "lanes" not in words
+    assert "sequential" in glossary(lanes)
+    assert "lanes(32)" not in glossary(lanes)
+    chunked = dataclasses.replace(lanes, variance="chunked-welford", order=order_named("sequential"))
+    assert "sequential, in chunks of 16" in " ".join(in_words(chunked))
+
+
+def test_words_of_online_moments_divide_as_they_do():
+    row = dataclasses.replace(
+        IMPLEMENTATIONS["pure"], variance="welford", division="multiply", total="float64", inverse_count="wide"
+    )
+    wanted = "the squared deviations, rounded to float64, times 1/n in the io format rounded to float32, rounded to"
+    assert wanted in " ".join(in_words(row))
+    assert "squared deviations divided by n in" in " ".join(
+        in_words(dataclasses.replace(row, division="divide", total=None))
+    )
 
 
 @pytest.mark.parametrize("name", catalogue())

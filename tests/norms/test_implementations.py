@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -95,6 +97,16 @@ def test_a_saved_reciprocal_overflows_in_float16_alone(norm):
         (step,) = [s for s in got.steps if s.step == "saved"]
         assert step.overflow == overflows
         assert not got.output.any()
+
+
+def test_a_statistic_is_clipped_to_the_io_format_whatever_elements_are_loaded_in():
+    values = np.array([[-1000.0, 1000.0, -1000.0, 1000.0]])
+    wide = IMPLEMENTATIONS["wide"]
+    for load in ("io", "wide"):
+        row = dataclasses.replace(wide, name="mine", clip=True, load=load)
+        got = run("layer-l2", values, row, precision="fp16", eps=0.0)
+        assert got.output[0, 1] == pytest.approx(1000 / 65504**0.5, rel=1e-3)
+    assert run("layer-l2", values, "wide", precision="fp16", eps=0.0).output[0, 1] == 1.0
 
 
 def test_uncentred_norms_save_the_reciprocal_alone():

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from normcheck.arithmetic.rounding import Rounding
     from normcheck.layers.contents import Stated
     from normcheck.layers.live.modules import FoundNorm
+    from normcheck.norms.aliases import Alias
     from normcheck.norms.constants import Kind
     from normcheck.norms.table import Norm
 
@@ -51,12 +52,18 @@ class Setting:
 
 @dataclass(slots=True, eq=False)
 class Site:
-    """A norm of a module: how it is recognised, where it is in order, and what it runs under."""
+    """A norm of a module: how it is recognised, where it is in order, and what it runs under.
+
+    chosen: what a call picks its row from, by its size, mode and parameters. implementation: the row of the last call;
+    before the first, one that defines the norm and the formats.
+    """
 
     found: FoundNorm
     place: int
+    chosen: tuple[Implementation | Alias, ...]
     implementation: Implementation
-    runners: dict[tuple[Format, Rounding, int], Runner] = field(default_factory=dict)
+    rows: dict[tuple[Format, Format, int, int, str], Implementation] = field(default_factory=dict)
+    runners: dict[tuple[str, Format, Rounding, int], Runner] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -131,13 +138,29 @@ class Site:
     def _runner(self, io: Format, param: Format, rounding: Rounding, group: Grouping) -> Runner:
         """The implementation with its machine; the table of formats is resolved once for all random streams."""
         plain = replace(rounding, seed=0)
-        known = self.runners.get((param, plain, group.run))
+        row = self.implementation = self._row(io, param, group)
+        known = self.runners.get((row.name, param, plain, group.run))
         if known is None:
-            machine = self.implementation.machine(io, param, plain, group=group)
-            known = self.runners[param, plain, group.run] = Runner(self.implementation, machine)
+            machine = row.machine(io, param, plain, group=group)
+            known = self.runners[row.name, param, plain, group.run] = Runner(row, machine)
         if rounding.seed == 0:
             return known
         return Runner(known.implementation, replace(known.machine, rounding=rounding))
+
+    def _row(self, io: Format, param: Format, group: Grouping) -> Implementation:
+        """The row that a call in the module's present mode runs under.
+
+        Raises:
+            UsageError: none is for that size or mode.
+        """
+        mode = "eval" if self.is_fixed else "train"
+        key = (io, param, group.size, group.run, mode)
+        if key not in self.rows:
+            defined, without = chosen_rows(self.chosen, self.norm, io, param, group, mode)
+            if not defined:
+                raise UsageError(f"implementation: {without[0][1]}; give this layer another one")
+            self.rows[key] = defined[0]
+        return self.rows[key]
 
     def _parameters(self) -> Parameters:
         """Gamma, beta and, where the call takes them, running statistics, in the format of their tensors."""
@@ -231,7 +254,7 @@ def sites_of(
         module: the module.
         chosen: the implementation of all norms, or a mapping from patterns of layer names, or names of norms, to one;
             the first key that fits a layer decides, and None leaves it as it is.
-        io, param: formats of the elements and of the parameters, which an alias picks its row by.
+        io, param: formats of the elements and of the parameters. Each call picks its row, by its size and mode too.
 
     Raises:
         UsageError: an unknown implementation, a key that fits no norm, a norm that no key fits or that its
@@ -257,7 +280,7 @@ def sites_of(
         defined, without = chosen_rows(row, one.stated.norm, io, param)
         if not defined:
             raise UsageError(f"implementation: layer {one.stated.name}: {without[0][1]}; give this layer another one")
-        out.append(Site(one, place, defined[0]))
+        out.append(Site(one, place, row, defined[0]))
     return out
 
 
