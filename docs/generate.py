@@ -56,6 +56,7 @@ from normcheck.norms.table import NORMS, STATISTICS, WHERES, norm_named
 from normcheck.paper.experiments import EXPERIMENTS
 from normcheck.paper.seeds import percent
 from normcheck.render.cases import counts as case_counts
+from normcheck.render.cases import predicted
 from normcheck.render.experiments import STANDINGS, claims_table, from_json, picture_name
 from normcheck.render.figures import figure, number
 from normcheck.render.schema import schema
@@ -1124,19 +1125,26 @@ def _case(case: FailureCase) -> str:
     links = " ".join(f"<{link}>" if "://" in link else f"[{link}]({link.removeprefix('docs/')})" for link in case.links)
     texts = [f"{case.story} {links}", case.reconstruction and f"Input: {case.reconstruction}", case.note]
     rows = [
-        (replay.input, code(side.implementation), side.role, code(side.signature or "-"), side.verdict, _rules_of(side))
+        (
+            replay.input,
+            code(side.implementation),
+            predicted(side.role, replay),
+            code(side.signature or "-"),
+            side.verdict,
+            _rules_of(side),
+        )
         for replay in case.replays
         for side in replay.sides
     ]
     figures = [
-        (replay.input, code(each.name), each.side, each.expected, f"{each.measured:.6g}")
+        (replay.input, code(each.name), predicted(each.side, replay), each.expected, f"{each.measured:.6g}")
         for replay in case.replays
         for each in replay.figures
     ]
     parts = [f"### {case.id} {case.where}", *(filled(" ".join(text.split())) for text in texts if text)]
-    parts.append(table(("input", "implementation", "is", "signature", "verdict", "normcheck says"), rows))
+    parts.append(table(("input", "implementation", "predicted", "signature", "verdict", "normcheck says"), rows))
     if figures:
-        parts.append(table(("input", "figure", "of the one that is", "expected", "here"), figures))
+        parts.append(table(("input", "figure", "of the one that", "expected", "here"), figures))
     return "\n\n".join(parts)
 
 

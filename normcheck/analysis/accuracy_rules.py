@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from normcheck.analysis.rule import (
+    AROUND_THE_MEAN,
     KEEP_PARAMETERS,
     NONE_KNOWN,
     SUM_OTHERWISE,
@@ -12,6 +13,8 @@ from normcheck.analysis.rule import (
     Hit,
     Published,
     Rule,
+    around_the_mean,
+    cancelled,
     measure,
     rows,
     share,
@@ -65,8 +68,8 @@ def _is_wide(how: Implementation, io: Format, param: Format) -> bool:
     for step in ("sum", "sum-mean"):
         if how.orders()[step].kind == "sequential" and formats[step].precision <= wide.precision:
             return False
-    optional = {"cast": how.normalized, "kept": how.kept}
-    beside = {step for step, role in optional.items() if role is None} | _BESIDE_THE_ARITHMETIC
+    optional = {"cast": how.normalized, "kept": how.kept, "clip": how.clip}
+    beside = {step for step, role in optional.items() if not role} | _BESIDE_THE_ARITHMETIC
     return all(form.precision >= wide.precision for step, form in formats.items() if step not in beside)
 
 
@@ -96,17 +99,18 @@ def _stagnation(case: Case) -> Iterator[Hit]:
 
 
 def _cancellation(case: Case) -> Iterator[Hit]:
-    if not case.implementation.variance.startswith(("one-pass", "shifted")) or case.result.norm.split("-")[-1] != "l2":
+    if not cancelled(case):
         return
     figures = case.result.statistic
-    allowed = 2.0**-case.limits.variance_bits
+    allowed, fix = 2.0**-case.limits.variance_bits, around_the_mean(case)
     if figures.negative_rows:
         figure = measure("statistic.negative_rows", figures.negative_rows)
-        yield Hit("variance", f"{rows(case, figures.negative_rows)} have a negative variance", measure=figure)
-    elif figures.max_relative_error > allowed:
+        yield Hit("variance", f"{rows(case, figures.negative_rows)} have a negative variance", fix=fix, measure=figure)
+    else:
         yield Hit(
             "variance",
             f"the variance E[x^2] - E[x]^2 is off by {figures.max_relative_error:.3g} of itself in the worst row",
+            fix=fix,
             measure=measure("statistic.max_relative_error", figures.max_relative_error, allowed, "ratio"),
         )
 
@@ -215,7 +219,7 @@ ACCURACY_RULES: tuple[Rule, ...] = (
             "ONNX Runtime 1.19, CPU: LayerNormalization of 256 equal elements, 1234.0, is NaN in float32",
             "https://github.com/microsoft/onnxruntime/issues/21935",
         ),
-        fix="use a two-pass variance (implementation `wide`), or Welford's",
+        fix=AROUND_THE_MEAN,
         bad="normcheck simulate --norm layer-l2 --shape 8,1024 --implementation wide-one-pass --mean 1000 "
         "--precision fp32",
         good="normcheck simulate --norm layer-l2 --shape 8,1024 --implementation wide --mean 1000 --precision fp32",

@@ -135,6 +135,7 @@ MEND_THE_FILE = "train or convert the model again: no precision mends it"
 INPUT_TOO_LARGE = "scale this layer's input down, or store it in bfloat16 or float32: {precision} cannot hold it"
 OUTPUT_TOO_LARGE = "store this layer's output in bfloat16 or float32: {precision} cannot hold it"
 SCALE_DOWN = "scale this layer's input down: float32 has no more range"
+AROUND_THE_MEAN = "use a two-pass variance (implementation `wide`), or Welford's"
 
 
 def reaches_float32(name: str) -> bool:
@@ -181,6 +182,26 @@ def sum_otherwise(case: Case, step: Step) -> str:
     if case.implementation.order.kind == "sequential":
         return SUM_OTHERWISE
     return "accumulate in float32" if case.implementation.order.is_mean else SUM_IN_MEANS
+
+
+def is_one_pass(case: Case) -> bool:
+    """Whether the norm's variance is a mean of squares less the square of a mean."""
+    one_pass = case.implementation.variance.startswith(("one-pass", "shifted"))
+    return one_pass and norm_named(case.result.norm).statistic.name == "l2" and norm_named(case.result.norm).centred
+
+
+def cancelled(case: Case) -> bool:
+    """Whether a one-pass variance is negative or has lost its leading bits (NC303)."""
+    figures = case.result.statistic
+    lost = figures.max_relative_error > 2.0**-case.limits.variance_bits
+    return is_one_pass(case) and bool(figures.negative_rows or lost)
+
+
+def around_the_mean(case: Case) -> str:
+    """What to do about a variance that cancelled: torch's kernels for contiguous data take it around the mean."""
+    if case.implementation.project == "PyTorch" and case.implementation.layout == "channels-last":
+        return f"make this layer's input contiguous (x.contiguous()); else {AROUND_THE_MEAN}"
+    return AROUND_THE_MEAN
 
 
 def absolute_norm(name: str) -> str:

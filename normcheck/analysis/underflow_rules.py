@@ -13,6 +13,8 @@ from normcheck.analysis.rule import (
     Hit,
     Published,
     Rule,
+    around_the_mean,
+    cancelled,
     channels,
     directed,
     keep_parameters,
@@ -139,6 +141,9 @@ def _enlarged(case: Case) -> str | None:
         return sum_otherwise(case, stagnating)
     if case.result.mode == "eval" and facts is not None:
         return keep_parameters(facts.format)
+    square = case.step("square")
+    if cancelled(case) and not (square is not None and square.underflow):
+        return around_the_mean(case)
     statistic = norm_named(case.result.norm).statistic
     sums = [step for step in case.result.steps if step.step in ("square", "sum", "variance", "statistic")]
     if sums and all(reaches_float32(step.format) for step in sums):

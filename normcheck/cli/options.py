@@ -138,7 +138,7 @@ Order = Annotated[
     typer.Option(
         metavar="ORDER", show_default="the implementation's", rich_help_panel=THE_ARITHMETIC,
         autocompletion=completion.orders,
-        help="How sums are associated, as 'lanes(8, serial)'; `normcheck orders` lists them.",
+        help="How sums are associated, as 'lanes(8, serial)'; `normcheck orders` lists them. Welford rows ignore it.",
     ),
 ]  # fmt: skip
 Dist = Annotated[

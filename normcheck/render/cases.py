@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from normcheck.render import layout
 from normcheck.render.figures import ABSENT, figure, of
 from normcheck.render.json_report import dumps, to_plain
+from normcheck.render.places import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,9 +22,15 @@ _KINDS = {
 }
 """Where inputs are from, in words."""
 
+FLAGGED = (
+    "flagged: with a signature, an error of any rule, or a warning of a rule by which some failure here is predicted; "
+    "a warning of another rule, such as NC301's, does not flag"
+)
+"""What it is that a control, and an implementation that is right, must not be."""
+
 _NOTE = (
     "input: published with the failure, found by running the kernel, or reconstructed from published facts; a control "
-    "must stay clean. To replay one: normcheck cases K1; all: normcheck cases --all"
+    "must not be flagged. To replay one: normcheck cases K1; all: normcheck cases --all"
 )
 
 
@@ -38,7 +45,12 @@ def listing(corpus: Corpus, *, width: int, color: bool) -> Iterator[str]:
     )
     table = layout.table(corpus.cases, [layout.Layout(columns)], width=width)
     return layout.pieces(
-        [table, layout.paragraph(_counted(corpus), width=width), layout.paragraph(_NOTE, width=width)], color=color
+        [
+            table,
+            layout.paragraph(_counted(corpus), width=width),
+            [*layout.paragraph(_NOTE, width=width), *layout.paragraph(FLAGGED, width=width, hanging=2)],
+        ],
+        color=color,
     )
 
 
@@ -57,6 +69,16 @@ def source(case: FailureCase) -> str:
     return "control" if case.control else case.source
 
 
+def predicted(role: str, replay: Replay) -> str:
+    """Return what is predicted of an implementation on an input, in words: it fails, survives, or is right.
+
+    One that failed on other inputs, and of which nothing is predicted on this one, survives it.
+    """
+    if role == "right":
+        return "is right"
+    return "fails" if replay.signature else "survives"
+
+
 def counts(corpus: Corpus) -> dict[str, tuple[int, int]]:
     """Return how many cases of each source there are, and how many of them hold; controls last."""
     groups = {words: corpus.of(name) for name, words in _KINDS.items()}  # type: ignore[arg-type]  # the literals
@@ -66,7 +88,7 @@ def counts(corpus: Corpus) -> dict[str, tuple[int, int]]:
 
 def _counted(corpus: Corpus) -> str:
     each = [f"{number} {words}" for words, (number, _) in counts(corpus).items() if number]
-    return f"{len(corpus.cases)} cases: {', '.join(each)}"
+    return f"{counted(len(corpus.cases), 'case')}: {', '.join(each)}"
 
 
 def _parts(corpus: Corpus, width: int) -> Iterator[Lines]:
@@ -76,11 +98,12 @@ def _parts(corpus: Corpus, width: int) -> Iterator[Lines]:
         for replay in case.replays:
             yield from _replay(replay, width)
     yield _summary(corpus, width)
+    yield layout.paragraph(FLAGGED, width=width, hanging=2)
 
 
 def _facts(case: FailureCase) -> list[tuple[str, str]]:
     made = case.reconstruction if case.source == "reconstructed" else ""
-    kind = "must stay clean" if case.control else _KINDS[case.source]
+    kind = "must not be flagged" if case.control else _KINDS[case.source]
     return [
         ("what happened" if not case.control else "control", " ".join(case.story.split())),
         ("published at", "\n".join(case.links)),
@@ -92,18 +115,20 @@ def _facts(case: FailureCase) -> list[tuple[str, str]]:
 def _replay(replay: Replay, width: int) -> Iterator[Lines]:
     shape = " x ".join(map(str, replay.shape))
     yield layout.paragraph(f"{replay.input}; {shape}, eps {figure(replay.eps)}", width=width, head=f"{replay.norm}:")
-    yield layout.table(replay.sides, _layouts(), width=width)
+    yield layout.table(replay.sides, _layouts(replay), width=width)
     yield [line for side in replay.sides if side.role == "failed" for line in _said(side, width)]
-    yield [line for each in replay.figures for line in layout.paragraph(_compared(each), width=width, hanging=2)]
+    yield [
+        line for each in replay.figures for line in layout.paragraph(_compared(each, replay), width=width, hanging=2)
+    ]
     yield [
         line for text in replay.problems for line in layout.paragraph(text, width=width, hanging=2, head="unpredicted:")
     ]
 
 
-def _layouts() -> Sequence[layout.Layout[Side]]:
+def _layouts(replay: Replay) -> Sequence[layout.Layout[Side]]:
     name: Column[Side] = layout.Column("implementation", lambda side: side.implementation)
     rest: tuple[Column[Side], ...] = (
-        layout.Column("is", lambda side: side.role),
+        layout.Column("predicted", lambda side: predicted(side.role, replay)),
         layout.Column("precision", lambda side: side.precision),
         layout.Column("verdict", lambda side: side.verdict),
         layout.Column("signature", lambda side: side.signature or ABSENT),
@@ -132,8 +157,9 @@ def _said(side: Side, width: int) -> Lines:
     return [line for each in lines for line in each]
 
 
-def _compared(each: Figure) -> str:
-    return f"{each.name}, {each.side}: expected {each.expected}; here {each.measured:.6g}"
+def _compared(each: Figure, replay: Replay) -> str:
+    whose = f"{each.name} of the one that {predicted(each.side, replay)}"
+    return f"{whose}: expected {each.expected}; here {each.measured:.6g}"
 
 
 def _summary(corpus: Corpus, width: int) -> Lines:

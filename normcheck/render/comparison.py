@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from normcheck.render.figures import bits, figure, multiple
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
 
     from normcheck.render.places import Shown
     from normcheck.results import Finding, Report
+
+NAMED = 6
+"""A verdict names so many implementations of a norm and precision at most; of more it names one less, and counts."""
+
+_NORM = re.compile(r"--norm (\S+)")
+"""A norm that a fix advises in another's place."""
 
 COMPARED = 3
 """With more implementations than that of one norm and precision, a report of `simulate` is a comparison of them."""
@@ -52,17 +59,21 @@ def unshown(report: Report, shown: list[Shown], width: int) -> Lines:
 
 
 def summary(shown: list[Shown], width: int) -> Lines:
-    """Return which implementations are which, the worst first."""
+    """Return which implementations are which, the worst first; of many, some and how many more there are."""
     lines: Lines = []
+    kinds = dict.fromkeys((item.result.norm, item.result.precision) for item in shown)
     for name in VERDICTS:
         rows = [item.result for item in shown if item.result.verdict == name]
-        kinds = dict.fromkeys((row.norm, row.precision) for row in rows)
-        texts = [
-            f"{' '.join(kind)}: {', '.join(r.implementation for r in rows if (r.norm, r.precision) == kind)}"
-            for kind in kinds
-        ]
+        each = {kind: [r.implementation for r in rows if (r.norm, r.precision) == kind] for kind in kinds}
+        texts = [f"{' '.join(kind)}: {_few(names)}" for kind, names in each.items() if names]
         lines += paragraph("; ".join(texts), width=width, hanging=2, head=name) if rows else []
     return lines
+
+
+def _few(names: list[str]) -> str:
+    if len(names) <= NAMED:
+        return ", ".join(names)
+    return f"{', '.join(names[: NAMED - 1])} and {len(names) - NAMED + 1} others"
 
 
 def _layouts(found: dict[int, list[Finding]]) -> list[Layout[list[Shown]]]:
@@ -82,7 +93,7 @@ def _why(item: Shown, found: list[Finding]) -> str:
     """Return the worst finding; of a result without one, how much room it has."""
     if found and _is_told(item):
         step, message = told(found[0])
-        return f"{found[0].rule}{step}: {message}"
+        return f"{found[0].severity} {found[0].rule}{step}: {message}"
     room = item.result.headroom
     return " ".join(["headroom", *bits(room.overflow_bits, room.overflow_step)])
 
@@ -102,9 +113,32 @@ def _headroom(item: Shown) -> str:
 
 
 def _fixes(shown: list[Shown], found: dict[int, list[Finding]], width: int) -> Lines:
-    """Return the remedies of the worst findings, each once."""
-    worst = [found[id(item)][0].fix for item in shown if found[id(item)] and _is_told(item)]
+    """Return the remedies of the worst findings, each once, after what they are for."""
+    worst = [found[id(item)][0] for item in shown if found[id(item)] and _is_told(item)]
+    groups: dict[str, list[Finding]] = {}
+    for finding in worst:
+        if finding.fix:
+            groups.setdefault(_NORM.sub("--norm", finding.fix), []).append(finding)
     lines: Lines = []
-    for fix in distinct(fix for fix in worst if fix):
-        lines += paragraph(f"fix: {fix}", width=width, hanging=2)
+    for group in groups.values():
+        others = [finding for finding in worst if not any(finding is one for one in group)]
+        lines += paragraph(_fix(group, others), width=width, hanging=2)
     return lines
+
+
+def _fix(group: list[Finding], others: list[Finding]) -> str:
+    """Return what findings are of, and their one remedy; by implementation where another remedy is for the same."""
+    rules, norms = distinct(f.rule for f in group), distinct(f.norm for f in group)
+    clash = {(f.rule, f.norm) for f in group} & {(f.rule, f.norm) for f in others}
+    names = _few(distinct(f.implementation or "" for f in group))
+    under = f", {names}" if clash else ""
+    return f"fix of {', '.join(rules)} in {', '.join(norms)}{under}: {_advice(group)}"
+
+
+def _advice(group: list[Finding]) -> str:
+    """Return the remedy; where it advises each norm another one, all of these, each with its norm."""
+    advised = {finding.norm: match[1] for finding in group if (match := _NORM.search(finding.fix))}
+    if len(set(advised.values())) <= 1:
+        return group[0].fix
+    each = " or ".join(f"{name} (for {norm})" for norm, name in advised.items())
+    return _NORM.sub(lambda _: f"--norm {each}", group[0].fix, count=1)

@@ -11,7 +11,7 @@ from normcheck.render.findings import befell, fix_of, found_on, told
 from normcheck.render.groups import Files, findings_of
 from normcheck.render.json_report import to_plain
 from normcheck.render.layout import inline
-from normcheck.render.places import Shown, counted, plural, verdicts, where, whole
+from normcheck.render.places import Shown, counted, distinct, plural, verdicts, where, whole
 from normcheck.render.views import condition
 from normcheck.results import SEVERITIES
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from normcheck.render.groups import Group
     from normcheck.results import Change, Comparison, Finding, Report, Result, RuleFacts
+
+_FEW = 3
+"""So many norms are named in the heading of a page."""
 
 FIRST = 8
 """So many items of a list are in the page as text; the others are data, which its script shows when asked to."""
@@ -102,8 +105,14 @@ def counts(report: Report) -> list[tuple[str, int, str]]:
 
 
 def subject(report: Report) -> str:
-    """Return what the report is about: the files, or the distribution."""
-    return ", ".join(map(inline, Files(report).models)) or str(report.settings.get("distribution", ""))
+    """Return what the report is about: the files, or the distribution and what of it many implementations made."""
+    drawn = str(report.settings.get("distribution", ""))
+    norms = distinct(result.norm for result in report.results)
+    kernels = distinct(result.implementation for result in report.results)
+    if drawn and len(kernels) > 1:
+        named = ", ".join(norms) if len(norms) <= _FEW else counted(len(norms), "norm")
+        drawn = f"{named} of {drawn}, {len(kernels)} implementations"
+    return ", ".join(map(inline, Files(report).models)) or drawn
 
 
 def pairs(values: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -35,8 +35,10 @@ def of_model(report: Report, asked: Sequence[Result]) -> list[str]:
 
 
 def _all(label: str, values: Iterable[str]) -> str:
-    """Return all values after their label; nothing where there are none."""
-    each = " and ".join(distinct(values))
+    """Return all values after their label, of many the first ones and how many more; nothing where there are none."""
+    every = distinct(values)
+    told = every if len(every) <= _FEW else [", ".join(every[: _FEW - 1]), f"{len(every) - _FEW + 1} more"]
+    each = " and ".join(told)
     return f"{label} {each}".strip() if each else ""
 
 

@@ -99,7 +99,7 @@ class FailureCase:
 
     `id`: its name. `where`: project, version and kernel. `links`: where it was published. `story`: what happened, with
     the published numbers. `source`: where the input is from. `reconstruction`: how it was made, where it was.
-    `note`: where the emulation and the publication differ, and why. `control`: whether it must stay clean.
+    `note`: where the emulation and the publication differ, and why. `control`: whether it must not be flagged.
     `failed`: the implementations that failed; none of a control. `right`: the implementations that are right.
     `replays`: its inputs.
     """

@@ -17,6 +17,7 @@ from normcheck.analysis.rules import RULES, findings_of
 from normcheck.analysis.thresholds import DEFAULTS
 from normcheck.arithmetic.formats import format_named
 from normcheck.arithmetic.rounding import Rounding
+from normcheck.norms.catalogue import implementation_named
 from normcheck.norms.implementations import IMPLEMENTATIONS
 from normcheck.norms.parameters import PARAMS, Parameters
 from normcheck.norms.table import norm_named
@@ -243,6 +244,30 @@ def test_fewer_than_four_right_bits_of_a_one_pass_variance(good, error, said):
     for variance in ("two-pass", "welford", "chunked-welford"):
         assert "NC303" not in fire(result, replace(PURE, variance=variance))
     assert "NC303" not in fire(replace(result, norm="layer-l1"), ONE_PASS)
+
+
+def test_a_statistic_lost_to_cancellation_is_mended_as_the_cancellation(good):
+    figures = replace(good.statistic, flushed_rows=1, max_relative_error=1.0)
+    result = replace(good, statistic=figures)
+    one_pass = fixes(result, ONE_PASS)
+    assert one_pass["NC203"] == one_pass["NC303"] == "use a two-pass variance (implementation `wide`), or Welford's"
+    assert "scale the input up" in fixes(result, PURE)["NC203"]
+    steps = tuple(replace(step, underflow=int(step.step == "square")) for step in result.steps)
+    assert "scale the input up" in fixes(replace(result, steps=steps), ONE_PASS)["NC203"]
+
+
+def test_torch_on_channels_last_data_is_mended_by_contiguous_data(good):
+    result = replace(good, statistic=replace(good.statistic, flushed_rows=1, negative_rows=1))
+    row = implementation_named("torch-cpu-groupnorm-channels-last-fp32")
+    said = fixes(result, row)
+    assert said["NC203"] == said["NC303"]
+    assert said["NC303"].startswith("make this layer's input contiguous (x.contiguous()); else use a two-pass")
+    assert "contiguous" not in fixes(result, replace(row, project="another"))["NC303"]
+
+
+def fixes(result, how):
+    """The fix of each rule that fires on a result under an implementation."""
+    return {finding.rule: finding.fix for finding in findings_of(Case(result, how, Rounding()))}
 
 
 @pytest.mark.parametrize("name", ["gain", "offset"])

@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 
 from normcheck.analysis.corpus import replay
+from normcheck.analysis.corpus.listing import listed
 from normcheck.analysis.corpus.records import records
 from normcheck.cli.cases import SIGNATURES
+from normcheck.render.cases import predicted
 from normcheck.results.cases import Corpus
 from normcheck.results.report import Tool
 
@@ -39,10 +41,28 @@ def test_a_case_is_replayed_with_its_story_its_link_and_both_implementations(nor
     for text in (
         "K1: ONNX Runtime 1.19, CPU", "https://github.com/microsoft/onnxruntime/issues/21935", "NEG->NaN",
         "ort-cpu-layernorm-1pass", "ort-cpu-layernorm", "wide", "NC101", "NC303",
-        "variance, failed: expected -3.25; here -3.25", "variance, right: expected 0; here 0",
+        "variance of the one that fails: expected -3.25; here -3.25", "fails",
+        "variance of the one that is right: expected 0; here 0", "is right",
     ):  # fmt: skip
         assert text in done.out
     assert "unpredicted" not in done.out
+
+
+def test_what_flagged_means_is_said_and_one_case_is_one_case(normcheck):
+    told, replayed = normcheck("cases", "--signature", "UFLOW").out, normcheck("cases", "C4").out
+    assert "1 case: 1 reconstructed" in told
+    for text in (told, replayed):
+        assert "flagged: with a signature, an error of any rule, or a warning of a rule" in " ".join(text.split())
+    assert "must not be flagged" in replayed
+    assert "degraded" in replayed
+
+
+def test_an_implementation_that_fails_elsewhere_survives_an_input_of_which_nothing_is_predicted():
+    survived = [each for record in records().values() for each in record.inputs if each.failed and not each.signature]
+    assert survived
+    each = listed(records().values())
+    words = {predicted("failed", replay) for case in each.failures for replay in case.replays}
+    assert words == {"fails", "survives"}
 
 
 def test_json_holds_all_of_it(normcheck):

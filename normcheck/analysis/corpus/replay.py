@@ -18,7 +18,8 @@ from normcheck.arithmetic.formats import format_named
 from normcheck.arithmetic.rounding import Rounding
 from normcheck.errors import UsageError
 from normcheck.layers.sources import Given
-from normcheck.norms.catalogue import resolve
+from normcheck.norms.aliases import chosen_rows
+from normcheck.norms.catalogue import choices
 from normcheck.norms.constants import scale_of
 from normcheck.norms.parameters import Parameters, storage_named
 from normcheck.norms.table import grouping, norm_named
@@ -115,9 +116,10 @@ def _study(name: str, each: Input, precision: str) -> tuple[Study, Labels, Round
     given = _parameters(each, group.channels)
     stored = given.cast(storage_named(each.params), io, rounding)
     param = stored.form or io
-    how = resolve(name, norm, io, param, group)
-    if how is None:
-        raise UsageError(f"implementation {name}: it does not define {norm.name} in {io.label}, which a case runs")
+    rows, without = chosen_rows(choices(name), norm, io, param, group, "train")
+    if not rows:
+        raise UsageError(f"implementation {name}: {without[0][1]}, which a case runs")
+    how = rows[0]
     scale, _ = scale_of(norm, "exact", group.size, 1)
     runner = Runner(how, how.machine(io, param, rounding, group=group, simd=_LANES))
     source = Given.of(made(each.make, each.shape), group)
