@@ -1053,8 +1053,11 @@ def fidelity_results() -> str:
 
 
 def fidelity_below() -> str:
-    """Return the kernels that are below the share of a verified row, with the reasons."""
-    return "\n".join(f"* {line}" for line in fidelity_page.below(_fidelity())) or "None."
+    """Return the reasons why kernels are below the share of a verified row, and the kernels of each."""
+    parts = []
+    for reason, kernels in fidelity_page.below(_fidelity()):
+        parts += [filled(f"{reason}:"), "\n".join(f"* {kernel}" for kernel in kernels)]
+    return "\n\n".join(parts) or "None."
 
 
 def fidelity_not_run() -> str:

@@ -91,13 +91,13 @@ def _storage(row: RowRun) -> str:
     return "fp32" if row.params == "float32" or row.precision == "fp32" else row.precision
 
 
-def below(found: Fidelity) -> list[str]:
-    """Return a line for each kernel of which less than the share of a verified row is identical, with the reason."""
-    return [
-        f"{difference(row)}. {row.reason or 'Not explained'}."
-        for row in found.rows
-        if row.outputs.share < VERIFIED_SHARE
-    ]
+def below(found: Fidelity) -> list[tuple[str, list[str]]]:
+    """Return the reasons why less than the share of a verified row is identical, each with the worst of its kernels."""
+    reasons: dict[str, list[str]] = {}
+    for row in found.rows:
+        if row.outputs.share < VERIFIED_SHARE:
+            reasons.setdefault(row.reason or "Not explained", []).append(difference(row))
+    return list(reasons.items())
 
 
 def not_run(found: Fidelity) -> Table:
