@@ -8,43 +8,18 @@ import os
 import subprocess
 import sys
 
+import hand_built_fidelity
 import pytest
 
 from normcheck.fidelity import __main__ as command
 from normcheck.fidelity import keeping
 from normcheck.fidelity.hosts import widest
-from normcheck.fidelity.results import Compared, Fidelity, NotRun, RowRun
+from normcheck.fidelity.results import Compared, Fidelity, NotRun
 from normcheck.fidelity.table import dumped, loaded
-from normcheck.norms.catalogue import catalogue
-from normcheck.norms.evidence import digest, parsed
+from normcheck.norms.evidence import parsed
 
-ROW = RowRun(
-    implementation="wide",
-    project="mlx",
-    norm="rms",
-    precision="fp16",
-    params="io",
-    mode="train",
-    variant="",
-    packages={"numpy": "2"},
-    isa="AVX2",
-    lanes=8,
-    cpu="a processor",
-    date="2026-11-23",
-    seed=0,
-    trials=1,
-    outputs=Compared(numbers=100, identical=100),
-    mean=None,
-    rstd=None,
-    running=None,
-    worst=None,
-    worst_statistic=None,
-    promised=0.999,
-    most_ulps=None,
-    reason="",
-    kernel_seconds=0.1,
-    row_seconds=0.2,
-    digest=digest(catalogue()["wide"]),
+ROW = dataclasses.replace(
+    hand_built_fidelity.ROW, packages={"numpy": "2"}, outputs=Compared(numbers=100, identical=100), rstd=None
 )
 MISSED = dataclasses.replace(ROW, outputs=Compared(numbers=100, identical=99, max_ulps=1))
 

@@ -6,44 +6,18 @@ import dataclasses
 from collections import Counter
 
 import pytest
+from hand_built_fidelity import ROW
 
 from normcheck.fidelity import page
 from normcheck.fidelity.__main__ import PROMISED_OUTPUTS
 from normcheck.fidelity.inputs import FAMILIES
 from normcheck.fidelity.keeping import evidence_of, kept_evidence, results
 from normcheck.fidelity.projects import PROJECTS
-from normcheck.fidelity.results import Compared, Fidelity, NotRun, RowRun, Worst
+from normcheck.fidelity.results import Compared, Fidelity, NotRun, Worst
 from normcheck.norms.catalogue import catalogue
-from normcheck.norms.evidence import VERIFIED_SHARE, digest, parsed
+from normcheck.norms.evidence import VERIFIED_SHARE, parsed
 
-FULL = RowRun(
-    implementation="wide",
-    project="mlx",
-    norm="rms",
-    precision="fp16",
-    params="io",
-    mode="train",
-    variant="",
-    packages={"mlx": "1.2"},
-    isa="AVX2",
-    lanes=8,
-    cpu="a processor",
-    date="2026-11-23",
-    seed=0,
-    trials=1,
-    outputs=Compared(numbers=3_000_000, identical=3_000_000),
-    mean=None,
-    rstd=Compared(numbers=10, identical=10),
-    running=None,
-    worst=None,
-    worst_statistic=None,
-    promised=0.999,
-    most_ulps=None,
-    reason="",
-    kernel_seconds=0.1,
-    row_seconds=0.2,
-    digest=digest(catalogue()["wide"]),
-)
+FULL = dataclasses.replace(ROW, outputs=Compared(numbers=3_000_000, identical=3_000_000))
 MIXED = dataclasses.replace(FULL, params="float32", variant="another", date="2026-11-24")
 BELOW = dataclasses.replace(
     FULL,

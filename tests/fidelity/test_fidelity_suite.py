@@ -7,47 +7,21 @@ import json
 import stat
 import sys
 
+import hand_built_fidelity
 import pytest
 
 from normcheck.errors import UsageError
 from normcheck.fidelity import suite
 from normcheck.fidelity.keeping import evidence_of
 from normcheck.fidelity.projects import PROJECTS, Project, environments, projects_named
-from normcheck.fidelity.results import Compared, Fidelity, NotRun, RowRun, Worst
+from normcheck.fidelity.results import Compared, Fidelity, NotRun, Worst
 from normcheck.fidelity.suite import kept, merged, run_suite
 from normcheck.fidelity.table import dumped, loaded, table
 from normcheck.fidelity.worker import described
 from normcheck.norms.catalogue import catalogue
 from normcheck.norms.evidence import digest, parsed, rendered
 
-ROW = RowRun(
-    implementation="wide",
-    project="flax",
-    norm="layer-l2",
-    precision="fp16",
-    params="io",
-    mode="train",
-    variant="",
-    packages={"numpy": "2"},
-    isa="AVX2",
-    lanes=8,
-    cpu="a processor",
-    date="2026-11-23",
-    seed=0,
-    trials=3,
-    outputs=Compared(numbers=1000, identical=1000),
-    mean=None,
-    rstd=Compared(numbers=10, identical=10),
-    running=None,
-    worst=None,
-    worst_statistic=None,
-    promised=0.999,
-    most_ulps=None,
-    reason="",
-    kernel_seconds=0.1,
-    row_seconds=0.2,
-    digest=digest(catalogue()["wide"]),
-)
+ROW = dataclasses.replace(hand_built_fidelity.ROW, project="flax", norm="layer-l2", packages={"numpy": "2"}, trials=3)
 WRONG = dataclasses.replace(
     ROW,
     precision="bf16",
