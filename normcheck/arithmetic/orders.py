@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
 import os
 import platform
 import re
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from normcheck.errors import UsageError, unknown_name
 
@@ -254,8 +253,12 @@ def host_lanes() -> int:
     asked = _CAPABILITIES.get(os.environ.get("ATEN_CPU_CAPABILITY", "").lower())
     if asked is not None:
         return asked
-    found = importlib.import_module("numpy._core._multiarray_umath").__cpu_features__  # numpy has asked the processor
-    return 16 if found.get("AVX512_SKX", False) else 8
+    import numpy as np  # noqa: PLC0415  # asked once, where the machine's vectors matter
+
+    config: Any = np.show_config(mode="dicts")  # numpy has asked the processor
+    extensions = config.get("SIMD Extensions", {})
+    known = {*extensions.get("baseline", ()), *extensions.get("found", ())}
+    return 16 if known & {"AVX512_SKX", "X86_V4"} else 8  # the same set before and since numpy 2.4
 
 
 def check_lanes(simd: int | None) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from normcheck.fidelity.results import FORMAT, NAN_APART, Compared, Fidelity, RowRun
-from normcheck.render import layout
+from normcheck.render import figures, layout
 from normcheck.render.figures import ABSENT, count, figure
 from normcheck.render.json_report import dumps, to_plain
 from normcheck.render.layout import Column
@@ -51,12 +50,10 @@ def loaded(text: str | bytes) -> Fidelity:
 
 
 def percent(part: Compared | None) -> str:
-    """Return the share of identical numbers, cut and not rounded: 100 % is said of all and of no less."""
+    """Return the share of identical numbers."""
     if part is None or not part.numbers:
         return ABSENT
-    if part.identical == part.numbers:
-        return "100 %"
-    return f"{math.floor(1e6 * part.identical / part.numbers) / 1e4:.4f} %"
+    return figures.percent(part.identical, part.numbers, digits=4)
 
 
 def ulps(part: Compared | None) -> str:

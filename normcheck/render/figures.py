@@ -48,6 +48,13 @@ def of(part: int, whole: int) -> str:
     return f"{count(part)} of {count(whole)}"
 
 
+def percent(part: int, whole: int, digits: int = 2) -> str:
+    """Return a share in percent, cut and not rounded: ``100 %`` is said of all and of no less."""
+    if part == whole:
+        return "100 %"
+    return f"{math.floor(10 ** (digits + 2) * part / whole) / 10**digits:.{digits}f} %"
+
+
 def times(value: float | None, ideal: float | None) -> float | None:
     """Return how many times its ideal a figure is: 1 where both are 0, infinite where only the ideal is."""
     if value is None or ideal is None:

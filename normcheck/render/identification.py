@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from normcheck.render.figures import ABSENT, count, figure
+from normcheck.render.figures import ABSENT, count, figure, percent
 from normcheck.render.json_report import dumps, to_plain
 from normcheck.render.layout import Column, Layout, Lines, inline, page, paragraph, table
 from normcheck.render.places import counted
@@ -82,16 +82,6 @@ def render_json(report: Identification) -> str:
     return dumps(to_plain(report))
 
 
-def percent(share: float, *, whole: bool) -> str:
-    """Return a share with digits enough that 100 % means all: ``99.998 %``."""
-    if whole:
-        return "100 %"
-    digits = 2
-    while float(text := f"{100 * share:.{digits}f}") >= 100:
-        digits += 1
-    return f"{text} %"
-
-
 def _place(row: Candidate) -> str:
     if _identical(row):
         return ABSENT
@@ -101,7 +91,7 @@ def _place(row: Candidate) -> str:
 _COLUMNS: tuple[Column[Candidate], ...] = (
     Column("implementation", lambda row: row.implementation),
     Column("status", lambda row: row.status),
-    Column("identical", lambda row: percent(row.share, whole=row.identical == row.compared), right=True),
+    Column("identical", lambda row: percent(row.identical, row.compared), right=True),
     Column("ulp", lambda row: figure(row.max_ulp), right=True),
     Column("parts at", _place),
 )
@@ -113,7 +103,7 @@ def _verdict(report: Identification, width: int) -> Lines:
     first = report.candidates[0]
     if first.share < FITS:
         return paragraph(
-            f"none fits: {first.implementation} comes nearest, with {percent(first.share, whole=False)} of the "
+            f"none fits: {first.implementation} comes nearest, with {percent(first.identical, first.compared)} of the "
             f"elements identical; check {_CHECK}",
             width=width,
         )

@@ -36,13 +36,12 @@ def test_candidates_come_nearest_first() -> None:
     assert len(shares) > len(GENERIC)
 
 
-def test_another_eps_parts_at_the_variance() -> None:
+def test_another_order_of_summation_parts_at_a_statistic() -> None:
     kernel = replace(
         IMPLEMENTATIONS["wide"], name="other-order", title="", order=IMPLEMENTATIONS["pure-sequential"].order
     )
-    x = X * np.float32(1) + np.float32(0)
-    y = normcheck.emulate(x, "layer-l2", precision="fp32", implementation=kernel).output
-    found = identify(x, y, "layer-l2", precision="fp32", implementations=["wide"]).candidates[0]
+    y = normcheck.emulate(X, "layer-l2", precision="fp32", implementation=kernel).output
+    found = identify(X, y, "layer-l2", precision="fp32", implementations=["wide"]).candidates[0]
     assert found.parting is not None
     assert found.parting.rows == found.parting.by_mean + found.parting.by_variance + found.parting.by_elements
     assert found.parting.step in ("mean", "variance")
